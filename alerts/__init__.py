@@ -1,0 +1,1 @@
+"""Alarms: rules, life of an alarm, history."""

@@ -1,0 +1,135 @@
+"""Words of the alarm rooms: kinds, priorities, evidence that goes into the rules and conditions that come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Final, TypeAlias
+
+
+class Priority(IntEnum):
+    """Priority of an alarm condition (IEC 60601-1-8), higher is worse."""
+
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+
+
+class Kind(StrEnum):
+    """What an alarm is about; the table of defaults is `alerts.limits`."""
+
+    ASYSTOLE = "ASYSTOLE"
+    VFIB = "VFIB"
+    VTACH = "VTACH"
+    EXTREME_TACHY = "EXTREME_TACHY"
+    EXTREME_BRADY = "EXTREME_BRADY"
+    PAUSE = "PAUSE"
+    NSVT = "NSVT"
+    VENT_RHYTHM = "VENT_RHYTHM"
+    AFIB = "AFIB"
+    TACHY = "TACHY"
+    BRADY = "BRADY"
+    SVT = "SVT"
+    PVC_RATE = "PVC_RATE"
+    PVC_PAIR = "PVC_PAIR"
+    BIGEMINY = "BIGEMINY"
+    TRIGEMINY = "TRIGEMINY"
+    R_ON_T = "R_ON_T"
+    MULTIFORM = "MULTIFORM"
+    PATIENT_BUTTON = "PATIENT_BUTTON"
+    LEADS_OFF = "LEADS_OFF"
+    NO_DATA = "NO_DATA"
+    NOISY = "NOISY"
+    BATTERY = "BATTERY"
+
+
+LETHAL: Final = frozenset({Kind.ASYSTOLE, Kind.VFIB, Kind.VTACH})
+TECHNICAL: Final = frozenset({Kind.LEADS_OFF, Kind.NO_DATA, Kind.NOISY, Kind.BATTERY})
+
+
+# Evidence. All times are indices at the analysis rate (`RATE`) in the stream epoch; `decided` is the index of the last
+# sample that was needed to know it.
+
+RATE: Final = 250
+"""Indices a second of all evidence and conditions (the analysis rate)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One classified beat, in order of `r`."""
+
+    r: int
+    decided: int
+    code: str
+    """MIT code of the verdict: N L R A V F / or Q."""
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """The rhythm verdict of one second (smoothed by `inference`)."""
+
+    end: int
+    """Index of the end of the window; the verdict was known then."""
+    code: str
+    """N, AFIB, VT, VFL, ASYS or NOISE: what the window classifier holds the rhythm to be."""
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Flags of the analysed lead over the block that ends at `end` (only sent when they change)."""
+
+    end: int
+    lead: str
+    lead_off: bool
+    missing: bool
+    noisy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """Every beat before `index` is known; `decided` samples have been seen. Deadlines up to `index` fall due."""
+
+    index: int
+    decided: int
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """No frame for `seconds` by the stream clock (from ticks); 0 when frames are back."""
+
+    at: int
+    seconds: float
+
+
+Evidence: TypeAlias = Beat | Rhythm | Quality | Horizon | Silence
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """An alarm condition begins, changes in value or ends.
+
+    Attributes
+    ----------
+    kind : Kind
+        What it is.
+    on : bool
+        It begins (or goes on with a new value) or it ended.
+    onset : int
+        First sample of the evidence, index at `RATE`; with patient, kind and epoch the alarm's identity.
+    at : int
+        Last sample that was needed to know this.
+    value, limit : float or None
+        Shown as "HR 134 > 120".
+    detail : str
+        The evidence in one sentence for staff.
+    """
+
+    kind: Kind
+    on: bool
+    onset: int
+    at: int
+    value: float | None = None
+    limit: float | None = None
+    detail: str = ""

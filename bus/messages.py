@@ -1,0 +1,224 @@
+"""What travels on the bus: entries of ``rw:{p}:in``, events of ``rw:{p}:events``, views of ``rw:{p}:view``.
+
+Each stream entry has one binary field ``d``. Entries into a partition (`Inbound`) have a fixed head and an opaque
+payload, so that ingest and worker never parse more than they need; events and views are msgpack of tagged structs.
+Wall-clock times are ms since the Unix epoch by the *server*; a message never holds a device clock.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from enum import IntEnum
+from typing import Final, TypeAlias
+
+import msgspec
+
+DEFAULT_PARTITIONS: Final = 64
+_HEAD: Final = struct.Struct("<BQB")  # kind, server_ms, length of the patient id
+
+
+class Entry(IntEnum):
+    """Kind of an entry of ``rw:{p}:in``."""
+
+    FRAME = 1
+    """Payload: a frame in the binary codec of `ingest`."""
+    ACTION = 2
+    """Payload: msgpack of an `Action`."""
+    TICK = 3
+    """No patient, no payload: the stream clock goes on for the whole partition."""
+    DEVICE = 4
+    """Payload: msgpack of a `DeviceNote` (status, battery, button)."""
+
+
+class Inbound(msgspec.Struct, frozen=True, array_like=True):
+    """One entry of a partition, in the order that the stream gave it."""
+
+    kind: Entry
+    server_ms: int
+    patient: str
+    payload: bytes
+
+
+class Action(msgspec.Struct, frozen=True, tag="action"):
+    """What a member of staff does to a patient's alarms: ``ack``, ``pause``, ``resume``, ``limits``, ``admit``, ..."""
+
+    name: str
+    user: str
+    alarm: str | None = None
+    values: dict[str, float | str | bool] = {}
+
+
+class DeviceNote(msgspec.Struct, frozen=True, tag="device"):
+    """What a device says of itself beside frames: ``online``, ``offline``, ``battery``, ``button``."""
+
+    name: str
+    value: float = 0.0
+
+
+class BeatEvent(msgspec.Struct, frozen=True, tag="beat"):
+    """A classified beat. Identity: (device, epoch, sample)."""
+
+    patient: str
+    device: str
+    epoch: int
+    sample: int
+    """R peak at the device's rate."""
+    ms: int
+    code: str
+    p: float
+    second: str
+    second_p: float
+    rr_ms: int
+    """To the beat before; 0 when unknown."""
+
+
+class RhythmEvent(msgspec.Struct, frozen=True, tag="rhythm"):
+    """The rhythm changed. Identity: (device, epoch, sample)."""
+
+    patient: str
+    device: str
+    epoch: int
+    sample: int
+    ms: int
+    code: str
+    p: float
+
+
+class AlarmEvent(msgspec.Struct, frozen=True, tag="alarm"):
+    """An alarm came into being or changed.
+
+    Identity `id`: ``patient/kind/epoch/onset_sample``; of the events with one id the last (highest `revision`) counts.
+    """
+
+    id: str
+    patient: str
+    device: str
+    kind: str
+    priority: int
+    presence: str
+    """on, latched, ack or off."""
+    revision: int
+    """Counts the changes of this alarm from 0."""
+    epoch: int
+    onset_sample: int
+    onset_ms: int
+    raised_ms: int
+    changed_ms: int
+    cleared_ms: int | None = None
+    acked_by: str | None = None
+    acked_ms: int | None = None
+    value: float | None = None
+    limit: float | None = None
+    detail: str = ""
+    technical: bool = False
+    lethal: bool = False
+
+
+class StatusEvent(msgspec.Struct, frozen=True, tag="status"):
+    """Signal and device state of a patient changed."""
+
+    patient: str
+    device: str
+    ms: int
+    lead: str
+    leads: tuple[str, ...]
+    quality: str
+    """good, noisy, lead_off, missing or no_data."""
+    note: str = ""
+
+
+Event: TypeAlias = BeatEvent | RhythmEvent | AlarmEvent | StatusEvent
+
+
+class View(msgspec.Struct, frozen=True, tag="view"):
+    """A stretch of one patient for the wall and the patient page: lossy, never evidence."""
+
+    patient: str
+    device: str
+    epoch: int
+    ms: int
+    """Server wall time of the first sample (stream clock)."""
+    index: int
+    """Index of the first sample at the analysis rate, so that stretches join without a seam."""
+    rate: int
+    lead: str
+    wave: bytes
+    """int16, little-endian, 1 unit = 5 uV; -32768 = no valid sample."""
+    columns: bytes
+    """Spectrogram columns of `bins` uint8 each, 0 to 255 = quiet to loud, lowest frequency first."""
+    column0: int
+    """Number of the first column in the epoch."""
+    column_hop: int
+    """Samples at `rate` from column to column."""
+    bins: int
+    top_hz: float
+    """Frequency of the upper edge of the last bin."""
+    hr: float
+    """Beats a minute; 0 when unknown."""
+    hr_ms: int
+    """Wall time of the beat that gave `hr`."""
+    rhythm: str
+    pvc_min: int
+    quality: str
+
+
+def partition_of(patient: str, partitions: int = DEFAULT_PARTITIONS) -> int:
+    """Partition of a patient: CRC-32 of its id, modulo the number of partitions."""
+    return zlib.crc32(patient.encode()) % partitions
+
+
+def pack_inbound(entry: Inbound) -> bytes:
+    """Lay an entry out as bytes: kind u8, server_ms u64, length u8, patient, payload (little-endian)."""
+    patient = entry.patient.encode()
+    return _HEAD.pack(entry.kind, entry.server_ms, len(patient)) + patient + entry.payload
+
+
+def unpack_inbound(data: bytes) -> Inbound:
+    """Read what `pack_inbound` wrote.
+
+    Raises
+    ------
+    ValueError
+        If `data` is no entry.
+    """
+    try:
+        kind, server_ms, size = _HEAD.unpack_from(data)
+        body = _HEAD.size + size
+        if len(data) < body:
+            raise ValueError(f"entry of {len(data)} bytes ends before its patient id")
+        return Inbound(Entry(kind), server_ms, data[_HEAD.size : body].decode(), data[body:])
+    except struct.error as error:
+        raise ValueError(f"entry of {len(data)} bytes is shorter than its head") from error
+
+
+_encoder = msgspec.msgpack.Encoder()
+_event_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
+_view_decoder = msgspec.msgpack.Decoder(View)
+_action_decoder = msgspec.msgpack.Decoder(Action)
+_note_decoder = msgspec.msgpack.Decoder(DeviceNote)
+
+
+def pack(message: Event | View | Action | DeviceNote) -> bytes:
+    """Msgpack of a message."""
+    return _encoder.encode(message)
+
+
+def unpack_event(data: bytes) -> Event:
+    """Read an event; `msgspec.DecodeError` or `msgspec.ValidationError` if it is none."""
+    return _event_decoder.decode(data)
+
+
+def unpack_view(data: bytes) -> View:
+    """Read a view; errors as in `unpack_event`."""
+    return _view_decoder.decode(data)
+
+
+def unpack_action(data: bytes) -> Action:
+    """Read an action; errors as in `unpack_event`."""
+    return _action_decoder.decode(data)
+
+
+def unpack_note(data: bytes) -> DeviceNote:
+    """Read a device note; errors as in `unpack_event`."""
+    return _note_decoder.decode(data)

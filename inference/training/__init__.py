@@ -1,0 +1,1 @@
+"""Training of the shipped models (extra ``train``): readers, splits, scoring, trainers."""

@@ -1,0 +1,1 @@
+"""MQTT in: frames, codecs, the sequencer, the broker, devices and sources of recordings."""

@@ -1,0 +1,1 @@
+"""The pages: server, websocket hub, user interface."""
