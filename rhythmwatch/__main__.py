@@ -1,0 +1,5 @@
+"""``python -m rhythmwatch``: the command line."""
+
+from rhythmwatch.cli import app
+
+app()

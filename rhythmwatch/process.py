@@ -1,0 +1,80 @@
+"""What every process of ours does first: logs, signals, an event loop, and an end with its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import structlog
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when its parent ends (Linux; elsewhere the supervisor's own stop must do)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def configure_logs(process: str, *, json_lines: bool | None = None, level: str = "info") -> None:
+    """Set up structured logs on standard error; a person at a terminal gets them coloured, a machine as JSON lines.
+
+    Parameters
+    ----------
+    process : str
+        Name of the process, added to each line.
+    json_lines : bool, optional
+        None chooses by whether standard error is a terminal.
+    level : str
+        Lowest level that is written.
+    """
+    if json_lines is None:
+        json_lines = not sys.stderr.isatty()
+    renderer: Any = structlog.processors.JSONRenderer() if json_lines else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+def run_until_stopped(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run a process's main coroutine on uvloop until it returns or a signal asks it to stop.
+
+    Parameters
+    ----------
+    name : str
+        Name of the process in the logs.
+    main : callable
+        Gets an event that is set by SIGINT or SIGTERM; it must return soon after that.
+    """
+    configure_logs(name, level=os.environ.get("RHYTHMWATCH_LOG_LEVEL", "info"))
+
+    async def body() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, stop.set)
+        await main(stop)
+
+    runner: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        runner = uvloop.run
+    runner(body())

@@ -1,0 +1,119 @@
+"""One supervisor over the processes of one machine: starts them, restarts what dies, stops all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+log = structlog.get_logger()
+
+FIRST_DELAY_S: Final = 0.2
+LONGEST_DELAY_S: Final = 10.0
+HEALTHY_AFTER_S: Final = 20.0
+GRACE_S: Final = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A process to keep running: ``python -m rhythmwatch`` with these arguments.
+
+    Attributes
+    ----------
+    name : str
+        Shown in logs, unique.
+    arguments : tuple of str
+        Command and options; secrets go into `environment` instead.
+    environment : mapping
+        Added to the supervisor's own.
+    restart : bool
+        Whether it is started again when it ends (a source of a finite recording is not).
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    restart: bool = True
+
+
+class Supervisor:
+    """Keeps parts running until told to stop.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        Started in this order, stopped in the reverse one.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = tuple(parts)
+        self.restarts: dict[str, int] = {part.name: 0 for part in parts}
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+
+    def pid(self, name: str) -> int | None:
+        """Process id of a part that runs now."""
+        process = self._processes.get(name)
+        return process.pid if process and process.returncode is None else None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run all parts until `stop` is set, then end them: SIGTERM, a grace period, SIGKILL."""
+        keepers = [asyncio.create_task(self._keep(part, stop), name=f"keep-{part.name}") for part in self.parts]
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            # A keeper only returns early for a finite part or by a fault of its own, which must not pass unseen.
+            pending = {*keepers, stopped}
+            while not stopped.done() and len(pending) > 1:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done - {stopped}:
+                    task.result()
+        finally:
+            stop.set()
+            await self._end()
+            await asyncio.gather(*keepers, return_exceptions=True)
+
+    async def _keep(self, part: Part, stop: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        delay = FIRST_DELAY_S
+        while not stop.is_set():
+            began = loop.time()
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "rhythmwatch", *part.arguments, env={**os.environ, **part.environment}
+            )
+            self._processes[part.name] = process
+            code = await process.wait()
+            if stop.is_set() or (not part.restart and code == 0):
+                return
+            if loop.time() - began > HEALTHY_AFTER_S:
+                delay = FIRST_DELAY_S
+            self.restarts[part.name] += 1
+            log.warning("part ended, starting it again", part=part.name, exit_code=code, delay_s=delay)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), delay)
+            delay = min(delay * 2, LONGEST_DELAY_S)
+
+    async def _end(self) -> None:
+        for part in reversed(self.parts):
+            process = self._processes.get(part.name)
+            if process is None or process.returncode is not None:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+        waits = [process.wait() for process in self._processes.values() if process.returncode is None]
+        if not waits:
+            return
+        try:
+            await asyncio.wait_for(asyncio.gather(*waits), GRACE_S)
+        except TimeoutError:
+            for name, process in self._processes.items():
+                if process.returncode is None:
+                    log.warning("part did not end in time, killed", part=name)
+                    with contextlib.suppress(ProcessLookupError):
+                        process.kill()
+                    await process.wait()
