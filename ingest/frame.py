@@ -74,8 +74,9 @@ class Frame:
         """Refuse what can't be a frame; `FrameError` names the reason."""
         if DEVICE_ID.fullmatch(self.device) is None:
             raise FrameError("device", f"device id {self.device!r} must match {DEVICE_ID.pattern}")
-        if min(self.epoch, self.seq, self.sample, self.device_ms) < 0 or max(self.epoch, self.sample) >= 2**63:
-            raise FrameError("clock", "epoch, sequence number, sample index and clock must be non-negative")
+        clocks = (self.epoch, self.seq, self.sample, self.device_ms)
+        if min(clocks) < 0 or max(clocks) >= 2**63:
+            raise FrameError("clock", "epoch, sequence number, sample index and clock must be in 0 .. 2**63-1")
         if not RATE_MIN_HZ <= self.rate <= RATE_MAX_HZ:
             raise FrameError("rate", f"rate {self.rate} Hz is outside {RATE_MIN_HZ:g} to {RATE_MAX_HZ:g}")
         if not 1 <= len(self.leads) <= MAX_LEADS or len(set(self.leads)) != len(self.leads):
