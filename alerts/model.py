@@ -63,6 +63,8 @@ class Beat:
     code: str
     """MIT code of the verdict: N L R A V F / or Q."""
     probability: float
+    shape: int = 0
+    """Number of the wave's shape among this patient's shapes, from 1; 0 when not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,9 @@ class Quality:
     end: int
     lead: str
     lead_off: bool
+    """No contact, flat or saturated: no beat can be seen."""
     missing: bool
+    """Samples never came or aren't valid."""
     noisy: bool
 
 
@@ -103,7 +107,17 @@ class Silence:
     seconds: float
 
 
-Evidence: TypeAlias = Beat | Rhythm | Quality | Horizon | Silence
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What the device said of itself: ``button`` (pressed) or ``battery`` (value in percent)."""
+
+    at: int
+    """Index of the newest sample when it came."""
+    name: str
+    value: float = 0.0
+
+
+Evidence: TypeAlias = Beat | Rhythm | Quality | Horizon | Silence | Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +138,8 @@ class Condition:
         Shown as "HR 134 > 120".
     detail : str
         The evidence in one sentence for staff.
+    by : Kind or None
+        Of an end: the higher condition of the same family that now stands for it.
     """
 
     kind: Kind
@@ -133,3 +149,4 @@ class Condition:
     value: float | None = None
     limit: float | None = None
     detail: str = ""
+    by: Kind | None = None
