@@ -1,0 +1,237 @@
+"""Short-time Fourier transform of the analysed lead, column by column as samples come; each column computed once.
+
+Column ``c`` is centred on sample ``8 c``: Hann window of 64 samples (0.256 s), hop 8 (32 ms), a 128-point transform of
+which bins 0 to 23 (0 to 45 Hz, 1.953 Hz apart) are kept. Phases count from the centre. Values are in mV: a sine of 1 mV
+on a bin has magnitude 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import signal as sps
+
+from dsp.kernel import kernel
+from dsp.layout import BLOCK, FS, Flag, Signal
+
+HOP: Final = 8
+WINDOW: Final = 64
+POINTS: Final = 128
+BINS: Final = 24
+RING: Final = 128
+"""Columns kept a patient: 4.1 s."""
+HALF: Final = WINDOW // 2
+BASELINE_HZ: Final = 0.5
+_SWITCHED: Final = int(Flag.SWITCHED)
+
+STATE: Final = np.dtype(
+    [
+        ("next", np.int64),  # column to come
+        ("first", np.int64),  # first column since the reset
+        ("seen", np.int64),  # index after the last sample
+        ("primed", np.bool_),
+        ("z1", np.float64),  # memory of the baseline filter
+        ("z2", np.float64),
+        ("tail", np.float32, (WINDOW,)),  # last samples, without baseline
+        ("re", np.float32, (RING, BINS)),  # column c lies in row c % RING
+        ("im", np.float32, (RING, BINS)),
+    ],
+    align=True,
+)
+
+
+def _tables() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Window times cosine and minus sine, for offsets 0 .. 31 from the centre (the window is even, and 0 at -32)."""
+    m = np.arange(HALF)[:, None]
+    w = 0.5 + 0.5 * np.cos(2 * np.pi * m / WINDOW)
+    angle = 2 * np.pi * m * np.arange(BINS)[None, :] / POINTS
+    scale = 2.0 / HALF  # 2 over the sum of the window
+    return (w * np.cos(angle) * scale).astype(np.float32), (-w * np.sin(angle) * scale).astype(np.float32)
+
+
+COS, SIN = _tables()
+_B, _A = sps.butter(2, BASELINE_HZ, "highpass", fs=FS)
+B0, B1, B2 = (float(v) for v in _B)
+A1, A2 = float(_A[1]), float(_A[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Columns that became complete in a call.
+
+    Attributes
+    ----------
+    offsets : ndarray of int64, shape (n + 1,)
+        Cuts `re` and `im` by patient.
+    first : ndarray of int64, shape (n,)
+        Number of each patient's first column here (the next one to come where there is none).
+    re, im : ndarray of float32, shape (total, BINS)
+        mV; power is ``re**2 + im**2``.
+    """
+
+    offsets: NDArray[np.int64]
+    first: NDArray[np.int64]
+    re: NDArray[np.float32]
+    im: NDArray[np.float32]
+
+
+def new_states(n: int) -> NDArray[Any]:
+    """Records of `n` patients, as after a reset at 0.
+
+    Parameters
+    ----------
+    n : int
+        Patients.
+
+    Returns
+    -------
+    ndarray of `STATE`, shape (n,)
+    """
+    return np.zeros(n, STATE)
+
+
+def reset(states: NDArray[Any], slots: NDArray[np.int64], start: NDArray[np.int64]) -> None:
+    """Forget everything; the next sample of each patient is `start`.
+
+    Parameters
+    ----------
+    states : ndarray of `STATE`
+        Store of records, changed.
+    slots : ndarray of int64, shape (n,)
+        Rows to reset.
+    start : ndarray of int64, shape (n,)
+        Index at `FS`, a multiple of `BLOCK`.
+    """
+    states[slots] = np.zeros(1, STATE)
+    states["seen"][slots] = start
+    states["next"][slots] = states["first"][slots] = -(-start // HOP)
+
+
+@kernel
+def _step(
+    states: Any,
+    slots: Any,
+    x: Any,
+    flags: Any,
+    offsets: Any,
+    columns: Any,
+    re: Any,
+    im: Any,
+    cosine: Any,
+    sine: Any,
+) -> None:
+    longest = 0
+    for i in range(slots.size):
+        longest = max(longest, offsets[i + 1] - offsets[i])
+    y = np.empty(WINDOW + longest, np.float32)
+    for i in range(slots.size):
+        s = states[slots[i]]
+        n = offsets[i + 1] - offsets[i]
+        if n == 0:
+            continue
+        y[:WINDOW] = s.tail
+        z1, z2 = s.z1, s.z2
+        for k in range(n):
+            v = np.float64(x[offsets[i] + k])
+            if k % BLOCK == 0 and (not s.primed or flags[(offsets[i] + k) // BLOCK] & _SWITCHED):
+                s.primed = True
+                z1, z2 = -B0 * v, B2 * v
+            out = B0 * v + z1
+            z1 = B1 * v - A1 * out + z2
+            z2 = B2 * v - A2 * out
+            y[WINDOW + k] = out
+        s.z1, s.z2 = z1, z2
+        base = s.seen - WINDOW  # sample of y[0]
+        ring_re, ring_im = s.re, s.im
+        for j in range(columns[i + 1] - columns[i]):
+            c = s.next + j
+            mid = HOP * c - base
+            row = columns[i] + j
+            out_re, out_im = re[row], im[row]
+            for b in range(BINS):
+                out_re[b] = y[mid] * cosine[0, b]
+                out_im[b] = np.float32(0.0)
+            for m in range(1, HALF):
+                even = y[mid + m] + y[mid - m]
+                odd = y[mid + m] - y[mid - m]
+                for b in range(BINS):
+                    out_re[b] += even * cosine[m, b]
+                for b in range(BINS):
+                    out_im[b] += odd * sine[m, b]
+            ring_re[c % RING] = out_re
+            ring_im[c % RING] = out_im
+        s.next += columns[i + 1] - columns[i]
+        s.seen += n
+        s.tail[:] = y[n : n + WINDOW]
+
+
+def step(states: NDArray[Any], slots: NDArray[np.int64], signal: Signal) -> Columns:
+    """Take in new blocks and give the columns that they complete.
+
+    The baseline goes first, by a causal high-pass of second order at 0.5 Hz that starts settled on the first sample
+    (and afresh on a block flagged ``SWITCHED``). Samples before the start count as baseline.
+
+    Parameters
+    ----------
+    states : ndarray of `STATE`
+        Store of records, changed.
+    slots : ndarray of int64, shape (n,)
+        Rows of the patients of `signal`, each once.
+    signal : Signal
+        Blocks that follow those of the last call.
+
+    Returns
+    -------
+    Columns
+
+    Raises
+    ------
+    ValueError
+        Blocks that do not follow the last ones.
+    """
+    seen = states["seen"][slots]
+    lengths = np.diff(signal.offsets)
+    if np.any((signal.start != seen) & (lengths > 0)):
+        raise ValueError("blocks do not follow the last ones: reset the patient at a break")
+    first = states["next"][slots]
+    columns = np.zeros(slots.size + 1, np.int64)
+    np.cumsum(np.maximum(0, (seen + lengths - HALF) // HOP + 1 - first), out=columns[1:])
+    re = np.empty((int(columns[-1]), BINS), np.float32)
+    im = np.empty_like(re)
+    _step(states, slots, signal.x, signal.flags, signal.offsets, columns, re, im, COS, SIN)
+    return Columns(columns, first, re, im)
+
+
+@kernel
+def image_slice(state: Any, column0: int, count: int, out_re: NDArray[np.float32], out_im: NDArray[np.float32]) -> int:
+    """Columns ``column0 .. column0 + count`` of one patient out of the ring; callable from kernels.
+
+    Parameters
+    ----------
+    state : record of `STATE`
+        The patient.
+    column0, count : int
+        First column and how many.
+    out_re, out_im : ndarray of float32, shape (count, BINS)
+        Written; 0 where a column is not there (not yet complete, before the start, or no longer in the ring).
+
+    Returns
+    -------
+    int
+        Columns that were there.
+    """
+    found = 0
+    ring_re, ring_im = state.re, state.im
+    for j in range(count):
+        c = column0 + j
+        if max(state.first, state.next - RING) <= c < state.next:
+            out_re[j] = ring_re[c % RING]
+            out_im[j] = ring_im[c % RING]
+            found += 1
+        else:
+            out_re[j] = np.float32(0.0)
+            out_im[j] = np.float32(0.0)
+    return found
