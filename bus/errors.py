@@ -1,0 +1,28 @@
+"""What can go wrong with the bus, one type a cause."""
+
+from __future__ import annotations
+
+
+class BusError(Exception):
+    """Something about the bus failed."""
+
+
+class BusUnavailableError(BusError):
+    """The server can't be reached, refuses the login, or broke off; nothing is known of the last call."""
+
+
+class BusTimeoutError(BusUnavailableError):
+    """The server did not answer in time."""
+
+
+class BusFullError(BusError):
+    """The server has no memory left for writes; readers are too far behind, or nothing trims."""
+
+
+class FencedError(BusError):
+    """Another worker has claimed the partition; stop working on it."""
+
+    def __init__(self, partition: int, epoch: int) -> None:
+        super().__init__(f"partition {partition}: epoch {epoch} has been replaced by a later worker")
+        self.partition = partition
+        self.epoch = epoch

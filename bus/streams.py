@@ -1,0 +1,408 @@
+"""The partitioned streams: frames in, events and views out, epochs that fence, checkpoints that replay exactly.
+
+A partition ``p`` owns five keys, all in one cluster slot by their hash tag::
+
+    rw:{p}:in           stream   Inbound entries, in the order that decides
+    rw:{p}:events       stream   beats, rhythms, alarms, status; evidence, read by historian, notifier and web
+    rw:{p}:view         stream   stretches for the wall; short, lossy
+    rw:{p}:epoch        counter  epoch of the worker that owns the partition
+    rw:{p}:checkpoint   hash     position (outputs are complete up to this entry), state, state_position
+
+How nothing is written twice: a commit names the position in ``in`` up to which its outputs are complete, and the
+script that stores them refuses outputs for a position that is already covered. A worker that takes over loads the
+state, folds the entries after `Checkpoint.state_position` again, writes nothing up to `Checkpoint.position`
+(`read_range` ends exactly there), and goes on. A commit whose answer was lost may be sent again for the same reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from bus.errors import BusError, BusFullError, BusTimeoutError, BusUnavailableError, FencedError
+from bus.messages import DEFAULT_PARTITIONS
+
+Position: TypeAlias = str
+"""Id of a stream entry, ``ms-n``."""
+START: Final[Position] = "0-0"
+VIEW_LENGTH: Final = 500
+"""Views kept a partition, about 30 s at 16 patients."""
+
+_COMMIT: Final = """
+-- KEYS: epoch, events, view, checkpoint. ARGV: epoch, position, view length, events, views, state or nothing.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+local ms, n = string.match(ARGV[2], '^(%d+)-(%d+)$')
+ms, n = tonumber(ms), tonumber(n)
+local stored = 0
+local known = redis.call('HGET', KEYS[4], 'position')
+local kms, kn = string.match(known or '0-0', '^(%d+)-(%d+)$')
+kms, kn = tonumber(kms), tonumber(kn)
+local events, views = tonumber(ARGV[4]), tonumber(ARGV[5])
+if ms > kms or (ms == kms and n > kn) then
+  for i = 6, 5 + events do redis.call('XADD', KEYS[2], '*', 'd', ARGV[i]) end
+  for i = 6 + events, 5 + events + views do
+    redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], '*', 'd', ARGV[i])
+  end
+  redis.call('HSET', KEYS[4], 'position', ARGV[2])
+  stored = 1
+end
+local state = ARGV[6 + events + views]
+if state then redis.call('HSET', KEYS[4], 'state', state, 'state_position', ARGV[2]) end
+return stored
+"""
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """One entry of a stream as it was read."""
+
+    position: Position
+    data: bytes
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """Outputs of one partition, complete up to and including the entry at `position`."""
+
+    partition: int
+    epoch: int
+    position: Position
+    events: Sequence[bytes] = ()
+    view: Sequence[bytes] = ()
+    state: bytes | None = None
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """Where a partition stands.
+
+    Attributes
+    ----------
+    state : bytes or None
+        State after the entry at `state_position`; None: fold from the start.
+    state_position : str
+        Replay begins after this entry.
+    position : str
+        Outputs are stored up to this entry; a replay writes nothing until it has passed it.
+    """
+
+    state: bytes | None
+    state_position: Position
+    position: Position
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """Health of one partition."""
+
+    partition: int
+    entries: int
+    """Entries held in ``in``."""
+    events: int
+    last: Position
+    position: Position
+    lag_ms: int
+    """Age difference between the newest entry and the last one whose outputs are stored."""
+
+
+def key(partition: int, name: str) -> str:
+    """Key of a partition; the braces keep all keys of one partition in one cluster slot."""
+    return f"rw:{{{partition}}}:{name}"
+
+
+class Bus:
+    """Connection to the streams; every wait has a time limit.
+
+    Parameters
+    ----------
+    url : str
+        ``redis://``, ``rediss://`` or ``unix://``.
+    timeout_s : float
+        Longest wait for any one answer; `BusTimeoutError` after it.
+    view_length : int
+        Views kept a partition, about.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        partitions: int = DEFAULT_PARTITIONS,
+        timeout_s: float = 5.0,
+        view_length: int = VIEW_LENGTH,
+    ) -> None:
+        if not url.startswith(("redis://", "rediss://", "unix://")):
+            raise BusError(f"bus URL {url!r}: redis://, rediss:// or unix:// is needed")
+        self.url = url
+        self.partitions = partitions
+        self.timeout_s = timeout_s
+        self.view_length = view_length
+        # RESP2 and no retry: the shape of answers is fixed below, and callers decide what is safe to send again.
+        self._redis: Redis = Redis.from_url(
+            url,
+            protocol=2,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+        )
+        for command in ("XADD", "XREAD", "XRANGE"):
+            self._redis.set_response_callback(command, _as_it_is)
+        self._script = ""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._redis.aclose()
+
+    async def ping(self) -> None:
+        """Raise `BusUnavailableError` unless the server answers."""
+        await self._call("PING")
+
+    async def append_in(self, items: Iterable[tuple[int, bytes]]) -> list[Position]:
+        """Append entries to ``in`` of their partitions, all in one pipeline.
+
+        Returns
+        -------
+        list of str
+            Position of each entry.
+
+        Raises
+        ------
+        BusUnavailableError, BusFullError
+            Some may have been stored; sending all again is safe, since readers drop duplicates.
+        """
+        pipe = self._redis.pipeline(transaction=False)
+        for partition, data in items:
+            pipe.execute_command("XADD", key(partition, "in"), "*", "d", data)
+        return [position.decode() for position in await self._execute(pipe)]
+
+    async def read(
+        self, cursors: Mapping[int, Position], *, count: int = 200, block_ms: int = 0
+    ) -> list[tuple[int, list[Record]]]:
+        """Read what follows the cursors in ``in``.
+
+        Parameters
+        ----------
+        cursors : mapping of int to str
+            Partition to the position last read (`START`: from the beginning; ``"$"``: only what comes).
+        count : int
+            At most so many entries a partition.
+        block_ms : int
+            Wait so long for the first entry, at most half of the time limit; 0 does not wait.
+
+        Returns
+        -------
+        list of (partition, records)
+            Only partitions with new entries.
+        """
+        return await self._read("in", cursors, count, block_ms)
+
+    async def read_events(
+        self, cursors: Mapping[int, Position], *, count: int = 500, block_ms: int = 0
+    ) -> list[tuple[int, list[Record]]]:
+        """Read events as `read` reads entries."""
+        return await self._read("events", cursors, count, block_ms)
+
+    async def read_view(
+        self, cursors: Mapping[int, Position], *, count: int = 100, block_ms: int = 0
+    ) -> list[tuple[int, list[Record]]]:
+        """Read views as `read` reads entries; a reader that falls behind misses views."""
+        return await self._read("view", cursors, count, block_ms)
+
+    async def read_range(self, partition: int, after: Position, until: Position, *, count: int = 500) -> list[Record]:
+        """Entries of ``in`` after one position up to and including another, for a replay that ends exactly there."""
+        answer = await self._call("XRANGE", key(partition, "in"), "(" + after, until, "COUNT", count)
+        return _records(answer)
+
+    async def last(self, cursors: Iterable[int], name: str = "events") -> dict[int, Position]:
+        """Newest position of a stream of each partition; a reader that starts there sees only what comes."""
+        partitions = list(cursors)
+        pipe = self._redis.pipeline(transaction=False)
+        for partition in partitions:
+            pipe.execute_command("XREVRANGE", key(partition, name), "+", "-", "COUNT", 1)
+        answers = await self._execute(pipe)
+        return {
+            partition: _text(answer[0][0]) if answer else START
+            for partition, answer in zip(partitions, answers, strict=True)
+        }
+
+    async def claim(self, partition: int) -> int:
+        """Take a partition over; every other worker on it is fenced from now on.
+
+        Returns
+        -------
+        int
+            The epoch to commit with.
+        """
+        return int(await self._call("INCR", key(partition, "epoch")))
+
+    async def load_checkpoint(self, partition: int) -> Checkpoint:
+        """Where the partition stands; a fresh one stands at `START` without a state."""
+        state, state_position, position = await self._call(
+            "HMGET", key(partition, "checkpoint"), "state", "state_position", "position"
+        )
+        return Checkpoint(state, _text(state_position or START), _text(position or START))
+
+    async def commit(
+        self,
+        partition: int,
+        epoch: int,
+        events: Sequence[bytes],
+        view: Sequence[bytes],
+        checkpoint: bytes | None,
+        position: Position,
+    ) -> bool:
+        """Store outputs and, if given, the state, atomically and only as long as the epoch holds.
+
+        Returns
+        -------
+        bool
+            False if outputs up to `position` had been stored before; then these were not stored again.
+
+        Raises
+        ------
+        FencedError
+            If another worker has claimed the partition; nothing was stored.
+        """
+        (answer,) = await self.commit_all([Commit(partition, epoch, position, events, view, checkpoint)])
+        if isinstance(answer, FencedError):
+            raise answer
+        return answer
+
+    async def commit_all(self, commits: Sequence[Commit]) -> list[bool | FencedError]:
+        """Commit several partitions in one pipeline, each atomically for itself; answers as of `commit`."""
+        for again in (True, False):
+            if not self._script:
+                self._script = _text(await self._call("SCRIPT LOAD", _COMMIT))
+            pipe = self._redis.pipeline(transaction=False)
+            for item in commits:
+                self._put_commit(pipe, item)
+            try:
+                answers = await self._execute(pipe)
+            except NoScriptError:
+                # The server was restarted. What was stored is known by its position, so all may be sent again.
+                self._script = ""
+                if not again:
+                    raise BusError("the server keeps no scripts") from None
+                continue
+            break
+        return [
+            FencedError(item.partition, item.epoch) if answer < 0 else bool(answer)
+            for item, answer in zip(commits, answers, strict=True)
+        ]
+
+    def _put_commit(self, pipe: Any, item: Commit) -> None:
+        names = [key(item.partition, name) for name in ("epoch", "events", "view", "checkpoint")]
+        state = () if item.state is None else (item.state,)
+        pipe.execute_command(
+            "EVALSHA",
+            self._script,
+            4,
+            *names,
+            item.epoch,
+            item.position,
+            self.view_length,
+            len(item.events),
+            len(item.view),
+            *item.events,
+            *item.view,
+            *state,
+        )
+
+    async def trim(self, partition: int, minid: Position, name: str = "in") -> int:
+        """Forget entries before a position (about: whole nodes); returns how many."""
+        return int(await self._call("XTRIM", key(partition, name), "MINID", "~", minid))
+
+    async def stats(self, partitions: Iterable[int]) -> list[Stats]:
+        """Lengths and lag of partitions, for health and metrics."""
+        wanted = list(partitions)
+        pipe = self._redis.pipeline(transaction=False)
+        for partition in wanted:
+            pipe.execute_command("XLEN", key(partition, "in"))
+            pipe.execute_command("XLEN", key(partition, "events"))
+            pipe.execute_command("XREVRANGE", key(partition, "in"), "+", "-", "COUNT", 1)
+            pipe.execute_command("HGET", key(partition, "checkpoint"), "position")
+        answers = iter(await self._execute(pipe))
+        out = []
+        for partition in wanted:
+            entries, events, newest, position = next(answers), next(answers), next(answers), next(answers)
+            last = _text(newest[0][0]) if newest else START
+            position = _text(position or START)
+            behind = milliseconds(last) - milliseconds(position) if position != START else 0
+            out.append(Stats(partition, entries, events, last, position, max(0, behind)))
+        return out
+
+    async def memory(self) -> tuple[int, int]:
+        """Bytes that the server uses and its limit (0: none)."""
+        answer = await self._call("INFO", "memory")
+        return int(answer["used_memory"]), int(answer["maxmemory"])
+
+    async def _read(
+        self, name: str, cursors: Mapping[int, Position], count: int, block_ms: int
+    ) -> list[tuple[int, list[Record]]]:
+        if not cursors:
+            return []
+        block = ("BLOCK", min(block_ms, int(self.timeout_s * 500))) if block_ms > 0 else ()
+        keys = [key(partition, name) for partition in cursors]
+        answer = await self._call("XREAD", "COUNT", count, *block, "STREAMS", *keys, *cursors.values())
+        return [(_partition(stream), _records(entries)) for stream, entries in answer or ()]
+
+    async def _call(self, *command: Any) -> Any:
+        try:
+            return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+        except RedisError as error:
+            raise self._named(error) from error
+
+    async def _execute(self, pipe: Any) -> list[Any]:
+        try:
+            answers: list[Any] = await pipe.execute()
+        except NoScriptError:
+            raise
+        except RedisError as error:
+            raise self._named(error) from error
+        return answers
+
+    def _named(self, error: RedisError) -> BusError:
+        """Give our error for one of the client library."""
+        if isinstance(error, RedisTimeoutError):
+            return BusTimeoutError(f"{self.url}: no answer in {self.timeout_s:g} s")
+        if isinstance(error, AuthenticationError):
+            return BusUnavailableError(f"{self.url}: the server refuses the login: {error}")
+        if isinstance(error, RedisConnectionError):
+            return BusUnavailableError(f"{self.url}: {error}; is the server running?")
+        if isinstance(error, OutOfMemoryError) or (isinstance(error, ResponseError) and "OOM" in str(error)):
+            return BusFullError(f"{self.url}: {error}")
+        return BusError(f"{self.url}: {error}")
+
+
+def milliseconds(position: Position) -> int:
+    """Server time at which an entry was appended, ms since the Unix epoch."""
+    return int(position.partition("-")[0])
+
+
+def _as_it_is(response: Any, **kwargs: Any) -> Any:
+    return response
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _records(entries: Iterable[Any]) -> list[Record]:
+    return [Record(position.decode(), fields[1]) for position, fields in entries]
+
+
+def _partition(stream: bytes) -> int:
+    return int(stream[4 : stream.index(b"}")])
