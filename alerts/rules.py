@@ -2,8 +2,9 @@
 
 Evidence comes in the order in which it was known (`in_order` sorts what one call found). Deadlines (no beat for 4 s,
 rate over its limit for 10 s, hold times) are not tied to the moment at which they are looked at: each carries its own
-index, falls due before any later evidence, and reports ``at`` = that index plus the detector's delay (less where a beat
-settled it earlier). How often `Horizon` comes therefore changes nothing. A stream that ends in an alarm leaves it standing: no evidence is no end.
+index, falls due before any later evidence, and reports ``at`` = that index plus the detector's delay (less where a
+beat settled it earlier). How often `Horizon` comes therefore changes nothing. A stream that ends in an alarm leaves
+it standing: no evidence is no end.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Technical rules: lead off, no data, noise, battery; what a blind signal does to the other rules.
 
-LEADS_OFF comes with the first block without contact and goes after 2 s with it. NO_DATA comes after `no_data_s` without
-a frame or without a valid sample and goes with the first. NOISY comes with `noisy_s` of noise in the last `noisy_of_s`
-and goes with `noisy_back_s` or less. While the signal is blind no beat counts, ASYSTOLE and PAUSE wait, and verdicts say
-nothing. After `BLIND_END` of it the standing conditions that nobody can judge any more end and say so, except the lethal
-ones: these stand until there is evidence of their end.
+LEADS_OFF comes with the first block without contact and goes after 2 s with it. NO_DATA comes after `no_data_s`
+without a frame or without a valid sample and goes with the first. NOISY comes with `noisy_s` of noise in the last
+`noisy_of_s` and goes with `noisy_back_s` or less. While the signal is blind no beat counts, ASYSTOLE and PAUSE wait,
+and verdicts say nothing. After `BLIND_END` of it the standing conditions that nobody can judge any more end and say
+so, except the lethal ones: these stand until there is evidence of their end.
 """
 
 from __future__ import annotations

@@ -113,6 +113,13 @@ class AlarmEvent(msgspec.Struct, frozen=True, tag="alarm"):
     detail: str = ""
     technical: bool = False
     lethal: bool = False
+    reason: str = ""
+    """Why it changed: raised, value, worse, ended, latched, acknowledged, escalated, reminded, paused, ..."""
+    announced_ms: int = 0
+    """When it last asked for attention: a later time than before means light, sound and message afresh."""
+    escalation: int = 0
+    silent_until_ms: int = 0
+    """End of the audio pause that covers it; 0 = none."""
 
 
 class StatusEvent(msgspec.Struct, frozen=True, tag="status"):

@@ -1,0 +1,48 @@
+"""Alarm changes as events of the bus."""
+
+from __future__ import annotations
+
+from alerts.model import LETHAL, TECHNICAL
+from alerts.state import AlarmChange
+from bus.messages import AlarmEvent
+
+
+def to_event(change: AlarmChange, patient: str, device: str, rate: float = 250.0) -> AlarmEvent:
+    """Turn a change into the event that is published.
+
+    Parameters
+    ----------
+    change : AlarmChange
+        From `alerts.state`.
+    patient, device : str
+        Whose and from what.
+    rate : float
+        Rate of the device, Hz: `onset_sample` counts at it.
+    """
+    alarm = change.alarm
+    return AlarmEvent(
+        id=alarm.id,
+        patient=patient,
+        device=device,
+        kind=str(alarm.kind),
+        priority=int(alarm.priority),
+        presence=str(alarm.presence),
+        revision=alarm.revision,
+        epoch=alarm.epoch,
+        onset_sample=round(alarm.onset * rate / 250),
+        onset_ms=alarm.onset_ms,
+        raised_ms=alarm.raised_ms,
+        changed_ms=alarm.changed_ms,
+        cleared_ms=alarm.cleared_ms,
+        acked_by=alarm.acked_by,
+        acked_ms=alarm.acked_ms,
+        value=alarm.value,
+        limit=alarm.limit,
+        detail=alarm.detail,
+        technical=alarm.kind in TECHNICAL,
+        lethal=alarm.kind in LETHAL,
+        reason=str(change.reason),
+        announced_ms=alarm.changed_ms if change.announce else alarm.announced_ms,
+        escalation=alarm.escalation,
+        silent_until_ms=alarm.silent_until_ms,
+    )

@@ -1,0 +1,383 @@
+"""Life of the alarms of one patient: off, on, latched, acknowledged (``docs``: IEC 60601-1-8). Pure.
+
+Server time comes in as ``now_ms`` with each entry of the patient's stream and is never read; the same inputs give the
+same changes. A condition comes on: the alarm is ``on`` and announced. It ends: high and medium alarms that nobody
+acknowledged are ``latched`` (a high one goes on with light and sound, a medium one stays as a silent message), others
+are ``off``. Acknowledged (``ack``): silent and visible until the condition ends. Rules of the house:
+
+- a new alarm of a kind, or one that became worse, is announced afresh, acknowledged or not;
+- an end because a higher condition stands for it does not latch, but for a lethal alarm;
+- a latched medium message gives way to a newer alarm of its kind; high ones stay, each to be acknowledged;
+- an audio pause ends by itself, and at once with a lethal alarm or one higher than all that stood when it began;
+- a high alarm that nobody acknowledges escalates; an acknowledged one that goes on is announced again after a while.
+
+If the stream ends in an alarm it stays as it is; NO_DATA comes beside it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from math import isfinite
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from alerts.limits import KINDS, Policy, is_latching
+from alerts.model import LETHAL, RATE, Condition, Kind, Priority
+
+HOUSE: Final = Policy()
+ONSET_AND_END: Final = frozenset({Kind.AFIB})
+"""Announced when they begin and end and never between."""
+
+
+class Presence(StrEnum):
+    """Where an alarm is in its life."""
+
+    ON = "on"
+    LATCHED = "latched"
+    ACK = "ack"
+    OFF = "off"
+
+
+class Reason(StrEnum):
+    """Why an alarm changed."""
+
+    RAISED = "raised"
+    VALUE = "value"
+    WORSE = "worse"
+    ENDED = "ended"
+    LATCHED = "latched"
+    REPLACED = "replaced"
+    """Ended because a higher condition of its family stands for it."""
+    SUPERSEDED = "superseded"
+    """A latched message gave way to a newer alarm of its kind."""
+    ACKNOWLEDGED = "acknowledged"
+    ESCALATED = "escalated"
+    REMINDED = "reminded"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+
+
+class Alarm(msgspec.Struct, frozen=True):
+    """One alarm as it stands after `revision` changes; times are server ms."""
+
+    id: str
+    """``patient/kind/epoch/onset``, onset in samples at 250 Hz."""
+    kind: Kind
+    priority: Priority
+    presence: Presence
+    revision: int
+    epoch: int
+    onset: int
+    onset_ms: int
+    raised_ms: int
+    changed_ms: int
+    announced_ms: int
+    """When it last asked for attention; escalation counts from here."""
+    cleared_ms: int | None = None
+    acked_by: str | None = None
+    acked_ms: int | None = None
+    reminded_ms: int = 0
+    value: float | None = None
+    limit: float | None = None
+    detail: str = ""
+    escalation: int = 0
+    silent_until_ms: int = 0
+    """End of the audio pause that covers it; 0 = none."""
+
+
+class AlarmChange(msgspec.Struct, frozen=True):
+    """An alarm after a change."""
+
+    alarm: Alarm
+    reason: Reason
+    announce: bool = False
+    """It asks for attention now: sound, light, message."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a staff action did."""
+
+    changes: list[AlarmChange]
+    accepted: bool
+    message: str
+    """One sentence for the person who acted."""
+
+
+class AlarmBook(msgspec.Struct):
+    """All alarms of one patient that are not off. Serialise with msgspec; changed in place."""
+
+    patient: str
+    epoch: int = 0
+    now_ms: int = 0
+    alarms: dict[str, Alarm] = {}
+    active: dict[Kind, str] = {}
+    """Alarm of each condition that stands."""
+    last: dict[Kind, Alarm] = {}
+    """Newest alarm of each kind in this epoch, off or not: an identity is never used for two."""
+    pause_until_ms: int = 0
+    """End of the audio pause; 0 = none."""
+    pause_by: str = ""
+    pause_priority: int = 0
+    strays: int = 0
+    """Ends of conditions that did not stand."""
+
+
+def is_sounding(alarm: Alarm, now_ms: int) -> bool:
+    """Whether an alarm is to be heard at `now_ms`."""
+    calls = alarm.presence is Presence.ON or (alarm.presence is Presence.LATCHED and alarm.priority is Priority.HIGH)
+    return calls and now_ms >= alarm.silent_until_ms
+
+
+def on_condition(
+    book: AlarmBook, condition: Condition, now_ms: int, *, onset_ms: int | None = None, policy: Policy = HOUSE
+) -> list[AlarmChange]:
+    """Take in what the rules found.
+
+    Parameters
+    ----------
+    book : AlarmBook
+        Changed in place.
+    condition : Condition
+        Of the book's epoch.
+    now_ms : int
+        Server time of the entry that brought it.
+    onset_ms : int, optional
+        Wall time of the onset; without it, `now_ms` less the time from `onset` to `at`.
+    policy : Policy
+        Settings of the institution.
+
+    Returns
+    -------
+    list of AlarmChange
+        In order; also what the clock had made due until now.
+    """
+    changes = on_clock(book, now_ms, policy=policy)
+    now_ms = book.now_ms
+    kind = condition.kind
+    standing = book.active.get(kind)
+    if not condition.on:
+        if standing is None:
+            book.strays += 1
+        else:
+            _end(book, book.alarms[standing], condition.detail, condition.by, policy, changes)
+        return changes
+    if standing is not None:
+        alarm = book.alarms[standing]
+        if condition.onset <= alarm.onset:
+            new = replace(alarm, value=condition.value, limit=condition.limit, detail=condition.detail)
+            if new != alarm:
+                _put(book, new, Reason.VALUE, changes)
+            return changes
+        _end(book, alarm, "", None, policy, changes)
+    if onset_ms is None:
+        onset_ms = now_ms - round((condition.at - condition.onset) * 1000 / RATE)
+    _raise(book, condition, onset_ms, changes)
+    return changes
+
+
+def on_clock(book: AlarmBook, now_ms: int, *, policy: Policy = HOUSE) -> list[AlarmChange]:
+    """Let time pass: pauses end, alarms escalate, grow worse or are announced again; time never runs backwards."""
+    now_ms = book.now_ms = max(now_ms, book.now_ms)
+    changes: list[AlarmChange] = []
+    if book.pause_until_ms and now_ms >= book.pause_until_ms:
+        _end_pause(book, changes)
+    for identity in list(book.alarms):
+        alarm = book.alarms[identity]
+        stands = book.active.get(alarm.kind) == alarm.id
+        row = KINDS[alarm.kind]
+        if stands and row.raise_s and alarm.priority < row.raised and now_ms - alarm.raised_ms >= row.raise_s * 1000:
+            _break_through(book, alarm.kind, row.raised, changes)
+            worse = replace(
+                book.alarms[alarm.id],
+                priority=row.raised,
+                presence=Presence.ON,
+                announced_ms=now_ms,
+                escalation=0,
+                acked_by=None,
+                acked_ms=None,
+                silent_until_ms=book.pause_until_ms,
+            )
+            _put(book, worse, Reason.WORSE, changes, announce=True)
+        elif alarm.presence is Presence.ACK:
+            since = max(alarm.acked_ms or 0, alarm.reminded_ms)
+            if alarm.kind not in ONSET_AND_END and now_ms - since >= policy.reminder_ms:
+                _put(book, replace(alarm, reminded_ms=now_ms), Reason.REMINDED, changes, announce=True)
+        elif alarm.priority is Priority.HIGH:
+            level = sum(now_ms - alarm.announced_ms >= after for after in policy.escalate_ms)
+            if level > alarm.escalation:
+                _put(book, replace(alarm, escalation=level), Reason.ESCALATED, changes, announce=True)
+    return changes
+
+
+def on_action(
+    book: AlarmBook,
+    name: str,
+    user: str,
+    now_ms: int,
+    *,
+    alarm: str | None = None,
+    values: dict[str, float | str | bool] | None = None,
+    policy: Policy = HOUSE,
+) -> Outcome:
+    """Do what a member of staff asks for.
+
+    Parameters
+    ----------
+    book : AlarmBook
+        Changed in place.
+    name : str
+        ``ack`` (one alarm, or all of the patient without `alarm`), ``pause`` (audio; ``values["seconds"]``, at most
+        and by default the institution's) or ``resume``.
+    user : str
+        Who.
+    now_ms : int
+        Server time of the entry.
+    alarm : str, optional
+        Identity of an alarm.
+    values : dict, optional
+        See `name`.
+    policy : Policy
+        Settings of the institution.
+
+    Returns
+    -------
+    Outcome
+        What can't be done has no effect, is not accepted, and says why. What the clock had made due comes first.
+    """
+    changes = on_clock(book, now_ms, policy=policy)
+    if name == "ack":
+        accepted, message = _acknowledge(book, user, alarm, changes)
+    elif name == "pause":
+        accepted, message = _pause(book, user, values or {}, policy, changes)
+    elif name == "resume":
+        accepted = book.pause_until_ms > 0
+        message = "audio pause ended" if accepted else "no audio pause to end"
+        if accepted:
+            _end_pause(book, changes)
+    else:
+        accepted, message = False, f"unknown action {name!r}: ack, pause and resume act on alarms"
+    return Outcome(changes, accepted, message)
+
+
+def on_epoch(book: AlarmBook, epoch: int, now_ms: int, *, policy: Policy = HOUSE) -> list[AlarmChange]:
+    """Let a new stream epoch begin: what stood can't be judged any more, so it ends as if its condition had ended."""
+    changes = on_clock(book, now_ms, policy=policy)
+    if epoch != book.epoch:
+        for identity in list(book.active.values()):
+            _end(book, book.alarms[identity], "the device started anew", None, policy, changes)
+        book.epoch = epoch
+        book.last.clear()
+    return changes
+
+
+def _put(book: AlarmBook, alarm: Alarm, reason: Reason, changes: list[AlarmChange], *, announce: bool = False) -> None:
+    alarm = replace(alarm, revision=alarm.revision + 1, changed_ms=book.now_ms)
+    if alarm.presence is Presence.OFF:
+        book.alarms.pop(alarm.id, None)
+    else:
+        book.alarms[alarm.id] = alarm
+    newest = book.last.get(alarm.kind)
+    if newest is not None and newest.id == alarm.id:
+        book.last[alarm.kind] = alarm
+    changes.append(AlarmChange(alarm, reason, announce))
+
+
+def _raise(book: AlarmBook, condition: Condition, onset_ms: int, changes: list[AlarmChange]) -> None:
+    kind, now_ms = condition.kind, book.now_ms
+    priority = KINDS[kind].priority
+    before = book.last.get(kind)
+    if before is not None and condition.onset <= before.onset:
+        # The evidence overlaps with that of the alarm that just ended: it is the same alarm, announced afresh.
+        identity, onset, onset_ms = before.id, before.onset, before.onset_ms
+    else:
+        identity, onset = f"{book.patient}/{kind}/{book.epoch}/{condition.onset}", condition.onset
+    _break_through(book, kind, priority, changes)
+    revision = book.last[kind].revision if before is not None and before.id == identity else -1
+    alarm = Alarm(
+        identity,
+        kind,
+        priority,
+        Presence.ON,
+        revision,
+        book.epoch,
+        onset,
+        onset_ms,
+        now_ms,
+        now_ms,
+        now_ms,
+        value=condition.value,
+        limit=condition.limit,
+        detail=condition.detail,
+        silent_until_ms=book.pause_until_ms,
+    )
+    for old in list(book.alarms.values()):
+        if old.kind is kind and old.id != identity and old.priority is not Priority.HIGH:
+            _put(book, replace(old, presence=Presence.OFF), Reason.SUPERSEDED, changes)
+    book.active[kind] = identity
+    book.last[kind] = alarm
+    _put(book, alarm, Reason.RAISED, changes, announce=True)
+
+
+def _end(
+    book: AlarmBook, alarm: Alarm, detail: str, by: Kind | None, policy: Policy, changes: list[AlarmChange]
+) -> None:
+    del book.active[alarm.kind]
+    replaced = by is not None and alarm.kind not in LETHAL
+    latches = alarm.presence is Presence.ON and is_latching(alarm.kind, alarm.priority, policy) and not replaced
+    reason = Reason.LATCHED if latches else Reason.REPLACED if replaced else Reason.ENDED
+    new = replace(
+        alarm,
+        presence=Presence.LATCHED if latches else Presence.OFF,
+        cleared_ms=book.now_ms,
+        detail=f"{alarm.detail} (ended: {detail})" if detail else alarm.detail,
+    )
+    _put(book, new, reason, changes, announce=alarm.kind in ONSET_AND_END)
+
+
+def _acknowledge(book: AlarmBook, user: str, identity: str | None, changes: list[AlarmChange]) -> tuple[bool, str]:
+    if identity is not None and identity not in book.alarms:
+        return False, f"no alarm {identity} stands: it is off or never was"
+    wanted = list(book.alarms.values()) if identity is None else [book.alarms[identity]]
+    done = 0
+    for alarm in wanted:
+        if alarm.presence is Presence.ACK:
+            continue
+        presence = Presence.OFF if alarm.presence is Presence.LATCHED else Presence.ACK
+        new = replace(alarm, presence=presence, acked_by=user, acked_ms=book.now_ms, escalation=0, silent_until_ms=0)
+        _put(book, new, Reason.ACKNOWLEDGED, changes)
+        done += 1
+    if done == 0:
+        return False, "nothing to acknowledge" if identity is None else f"{identity} is acknowledged already"
+    return True, f"{done} acknowledged"
+
+
+def _pause(
+    book: AlarmBook, user: str, values: dict[str, float | str | bool], policy: Policy, changes: list[AlarmChange]
+) -> tuple[bool, str]:
+    most = policy.pause_ms / 1000
+    seconds = values.get("seconds", most)
+    if isinstance(seconds, bool | str) or not isfinite(seconds) or not 0 < seconds <= most:
+        return False, f"an audio pause takes more than 0 and at most {most:g} seconds, not {seconds!r}"
+    calling = [alarm for alarm in book.alarms.values() if alarm.presence is not Presence.ACK]
+    book.pause_until_ms = book.now_ms + max(round(seconds * 1000), 1)
+    book.pause_by = user
+    book.pause_priority = max((alarm.priority for alarm in calling), default=0)
+    for alarm in calling:
+        _put(book, replace(alarm, silent_until_ms=book.pause_until_ms), Reason.PAUSED, changes)
+    return True, f"audio paused for {seconds:g} s"
+
+
+def _break_through(book: AlarmBook, kind: Kind, priority: Priority, changes: list[AlarmChange]) -> None:
+    """End the audio pause for a new alarm that it doesn't cover."""
+    if book.pause_until_ms and (kind in LETHAL or priority > book.pause_priority):
+        _end_pause(book, changes)
+
+
+def _end_pause(book: AlarmBook, changes: list[AlarmChange]) -> None:
+    book.pause_until_ms = book.pause_priority = 0
+    book.pause_by = ""
+    for alarm in list(book.alarms.values()):
+        if alarm.silent_until_ms:
+            _put(book, replace(alarm, silent_until_ms=0), Reason.RESUMED, changes)
