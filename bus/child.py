@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
+
+from bus.errors import ServerError
 
 _PR_SET_PDEATHSIG: Final = 1
 STOP_S: Final = 5.0
@@ -36,19 +39,22 @@ async def spawn(command: Sequence[str], *, folder: Path, output: Path) -> asynci
 
     Raises
     ------
-    OSError
+    ServerError
         If it can't be started.
     """
-    with output.open("ab") as sink:
-        return await asyncio.create_subprocess_exec(
-            *command,
-            cwd=folder,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=sink,
-            stderr=sink,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
+    try:
+        with output.open("ab") as sink:
+            return await asyncio.create_subprocess_exec(
+                *command,
+                cwd=folder,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+    except OSError as error:
+        raise ServerError(f"can't start {command[0]}: {error.strerror}") from error
 
 
 async def stop(process: asyncio.subprocess.Process) -> None:
@@ -70,3 +76,26 @@ def tail(path: Path, lines: int = 5) -> str:
     with contextlib.suppress(OSError):
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
     return ""
+
+
+def make_folder(path: Path) -> Path:
+    """Make a directory that only we can enter, if it is absent; returns its absolute path."""
+    path = path.resolve()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ServerError(f"can't make the data directory {path}: {error.strerror}") from error
+    return path
+
+
+@contextlib.contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Hold the directory of a lock file for the block; the lock falls with the process."""
+    with path.open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ServerError(
+                f"the data directory {path.parent} is in use by another process; stop it or choose another directory"
+            ) from None
+        yield

@@ -26,3 +26,7 @@ class FencedError(BusError):
         super().__init__(f"partition {partition}: epoch {epoch} has been replaced by a later worker")
         self.partition = partition
         self.epoch = epoch
+
+
+class ServerError(BusError):
+    """A server that is a child of ours can't be started; the message says what to do."""

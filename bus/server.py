@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -12,18 +11,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
-from bus.child import spawn, stop, tail
-from bus.errors import BusError
+from bus.child import hold, make_folder, spawn, stop, tail
+from bus.errors import BusError, ServerError
 from bus.streams import Bus
 
 START_S: Final = 20.0
 """Long enough to read an append-only file of some GB."""
 _SOCKET_PATH_MAX: Final = 100
 """The kernel takes 107 bytes; macOS 103."""
-
-
-class ServerError(BusError):
-    """The embedded server can't be started; the message says what to do."""
 
 
 def find_server() -> str:
@@ -81,10 +76,10 @@ async def embedded(
     ServerError
         If there is no program, the directory is in use, or the server does not come up.
     """
-    data_dir = _folder(data_dir)
+    data_dir = make_folder(data_dir)
     program = program or find_server()
     log = data_dir / "bus.log"
-    with _only_one(data_dir / "bus.lock"), _socket(data_dir) as path:
+    with hold(data_dir / "bus.lock"), _socket(data_dir) as path:
         command = [
             *(program, "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"),
             *("--dir", str(data_dir), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
@@ -92,26 +87,13 @@ async def embedded(
             *("--maxmemory", f"{memory_mb}mb", "--maxmemory-policy", "noeviction"),
             *("--daemonize", "no", "--loglevel", "warning", "--logfile", ""),
         ]
-        try:
-            process = await spawn(command, folder=data_dir, output=log)
-        except OSError as error:
-            raise ServerError(f"can't start {program}: {error.strerror}") from error
+        process = await spawn(command, folder=data_dir, output=log)
         try:
             url = f"unix://{path}"
             await _until_up(process, url, program, log, start_s)
             yield url
         finally:
             await stop(process)
-
-
-def _folder(path: Path) -> Path:
-    """Make the data directory."""
-    path = path.resolve()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ServerError(f"can't make the data directory {path}: {error.strerror}") from error
-    return path
 
 
 async def _until_up(process: asyncio.subprocess.Process, url: str, program: str, log: Path, start_s: float) -> None:
@@ -130,19 +112,6 @@ async def _until_up(process: asyncio.subprocess.Process, url: str, program: str,
     except TimeoutError:
         raise ServerError(f"{program} did not come up in {start_s:g} s: {error}; see {log}") from None
     raise ServerError(f"{program} ended with status {process.returncode}; see {log}:\n{tail(log)}")
-
-
-@contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Hold the data directory; the lock falls with the process."""
-    with path.open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ServerError(
-                f"the data directory {path.parent} is in use by another process; stop it or choose another directory"
-            ) from None
-        yield
 
 
 @contextlib.contextmanager
