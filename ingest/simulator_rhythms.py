@@ -174,8 +174,8 @@ class _Planner:
         code = {"lbbb": "L", "rbbb": "R"}.get(base, "N")
         early = "atrial" if base == "normal" else f"{base}_atrial"
         rr = self._rr(self.start)
-        time, previous = self._first(rr), "first"
-        resume = time
+        time = self.last if self.start - self.last < rr else self.start + 0.12 - rr
+        previous, resume = "N", time
         ectopics = 0
         for kind in self._kinds():
             if kind == "V":
@@ -184,15 +184,16 @@ class _Planner:
                     resume = time + 1.25 * rr
                 else:
                     resume = time + 2 * rr
-                    time += _COUPLING * rr * (1 + 0.03 * self.rng.standard_normal())
+                    time = max(time + _COUPLING * rr * (1 + 0.03 * self.rng.standard_normal()), self.start)
                 yield PlannedBeat(time, self._ventricular(ectopics), "V", rr)
                 ectopics += 1
                 previous = kind
                 continue
             if previous == "V":
                 time = max(resume, time + 0.7 * rr)
-            elif previous != "first":
-                time = time + (0.62 * rr if kind == "A" else 1.08 * rr if previous == "A" else rr)
+            else:
+                time += 0.62 * rr if kind == "A" else 1.08 * rr if previous == "A" else rr
+            time = max(time, self.start)
             yield PlannedBeat(time, {"A": early, "F": "fusion"}.get(kind, base), {"N": code}.get(kind, kind), rr)
             previous = kind
             rr = self._rr(time)

@@ -14,7 +14,7 @@ from typing import Final
 COMMON: Final[Mapping[str, float]] = {
     "amp": 1.0,
     "wander": 0.04,
-    "muscle": 0.006,
+    "muscle": 0.01,
     "motion": 0.0,
     "mains": 0.0,
     "pvc": 0.0,
@@ -43,7 +43,7 @@ RHYTHMS: Final[Mapping[str, Mapping[str, float]]] = {
     "vt": {"hr": 180.0},
     "torsades": {"hr": 220.0, "period": 4.5},
     "vfl": {"hr": 260.0},
-    "vf": {"coarse": 0.6, "fine": 0.25, "hz": 5.0},
+    "vf": {"coarse": 0.75, "fine": 0.25, "hz": 5.0},
     "asystole": {"p": 0.0},
     "pause": {"hr": 66.0, "hrv": 0.03, "length": 3.2, "every": 8.0},
     "block3": {"hr": 84.0, "escape": 33.0},

@@ -65,8 +65,8 @@ def rhythm_waves(segment: Segment, rng: np.random.Generator, leads: int) -> Wave
     """Make the waves of one stretch of AF or VF, with unit standard deviation; None for other rhythms."""
     if segment.rhythm == "vf":
         hz = segment["hz"]
-        frequency = rng.normal(hz, 0.17 * hz, _WAVES).clip(0.45 * hz, 1.9 * hz)
-        size = np.exp(-0.5 * ((frequency - hz) / (0.25 * hz)) ** 2) + 0.1
+        frequency = rng.normal(hz, 0.24 * hz, _WAVES).clip(0.35 * hz, 2.2 * hz)
+        size = rng.uniform(0.5, 1.5, _WAVES)
         spread = 0.9
     elif segment.rhythm == "af":
         frequency = np.concatenate([rng.normal(6.1, 0.45, 8), rng.normal(12.0, 0.9, 4)])
