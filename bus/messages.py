@@ -29,6 +29,8 @@ class Entry(IntEnum):
     """No patient, no payload: the stream clock goes on for the whole partition."""
     DEVICE = 4
     """Payload: msgpack of a `DeviceNote` (status, battery, button)."""
+    BACKFILL = 5
+    """Payload: a frame in the binary codec that the device had stored; for the history alone."""
 
 
 class Inbound(msgspec.Struct, frozen=True, array_like=True):
