@@ -1,0 +1,410 @@
+"""QRS detector: candidates, a small network on each, and a second one that accepts or rejects them in order.
+
+Design: Pan and Tompkins' band-pass and envelope (IEEE Trans. Biomed. Eng. 32, 1985), with their thresholds replaced by
+two multilayer perceptrons. Everything is sequential per tick and candidate, so the cut of the input changes no bit.
+A beat is final `DELAY` samples after it at the latest and is never taken back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsp.kernel import kernel
+from dsp.layout import BLIND, BLOCK, FS, Flag, Peaks, Signal
+from dsp.qrs_candidates import CANDIDATES, end_block, find_candidate, forget_level, push_sample, rest
+from dsp.qrs_candidates import FIELDS as CANDIDATE_FIELDS
+from dsp.qrs_features import FIELDS as FEATURE_FIELDS
+from dsp.qrs_features import (
+    FIRST_DELAY,
+    FIRST_NAMES,
+    SECOND_DELAY,
+    SECOND_NAMES,
+    first_row,
+    forget_beats,
+    learn,
+    second_row,
+)
+
+DELAY: Final = 150
+"""Once sample ``h + DELAY`` has been seen, all R peaks before ``h`` are known (0.6 s)."""
+
+DEAD: Final = 24
+"""Ticks after an accepted candidate in which none is accepted (192 ms, the refractory period)."""
+
+SAMPLES: Final = 512
+"""Samples kept of the signal (2.048 s); a power of two."""
+
+LAG: Final = 14
+"""Samples from the R peak to its candidate (delay of the filters and of the envelope)."""
+
+SEARCH: Final = 15
+"""The R peak lies within so many samples of where the candidate says (60 ms)."""
+
+BASE: Final = 32
+"""Half the window of the baseline against which the R peak is largest (128 ms)."""
+
+CERTAIN: Final = 2.0
+"""Logit from which an accepted beat teaches shapes."""
+
+_BLOCKS: Final = 16
+_SWITCHED: Final = int(Flag.SWITCHED)
+_NOISY: Final = int(Flag.NOISY)
+
+STATE: Final = np.dtype(
+    [
+        *CANDIDATE_FIELDS,
+        *FEATURE_FIELDS,
+        ("samples", np.float32, (SAMPLES,)),
+        ("flags", np.uint8, (_BLOCKS,)),
+        ("begun", np.uint8),
+        ("origin", np.int64),  # first index of the epoch that was seen
+    ],
+    align=True,
+)
+"""State of one patient."""
+
+
+@dataclass(frozen=True, slots=True)
+class QrsWeights:
+    """Weights of the two networks; each a multilayer perceptron with rectified hidden layers and one output.
+
+    Attributes
+    ----------
+    first, second : tuple of ndarray of float32
+        ``(w1, b1, w2, b2, w3, b3)``, matrices as (inputs, outputs); the last of shape (hidden, 1) and (1,).
+    threshold : float
+        Logit of the second network from which a candidate is a beat.
+    """
+
+    first: tuple[NDArray[np.float32], ...]
+    second: tuple[NDArray[np.float32], ...]
+    threshold: float
+
+    def __post_init__(self) -> None:
+        for name, layers, width in (
+            ("first", self.first, len(FIRST_NAMES)),
+            ("second", self.second, len(SECOND_NAMES)),
+        ):
+            shapes = [layer.shape for layer in layers]
+            ok = (
+                len(shapes) == 6
+                and shapes[0][0] == width
+                and shapes[1] == shapes[0][1:]
+                and shapes[2] == (*shapes[1], *shapes[3])
+                and shapes[4] == (*shapes[3], 1)
+                and shapes[5] == (1,)
+            )
+            if not ok or any(layer.dtype != np.float32 or not layer.flags.c_contiguous for layer in layers):
+                msg = f"{name} network: weights do not fit {width} inputs, got {shapes}"
+                raise ValueError(msg)
+
+
+def new_states(n: int) -> NDArray[np.void]:
+    """Make the records of `n` patients; `reset` each before use.
+
+    Parameters
+    ----------
+    n : int
+        Number of records.
+
+    Returns
+    -------
+    ndarray of `STATE`, shape (n,)
+    """
+    return np.zeros(n, STATE)
+
+
+def reset(states: NDArray[np.void], slots: NDArray[np.int64], start: NDArray[np.int64]) -> None:
+    """Start epochs.
+
+    Parameters
+    ----------
+    states : ndarray of `STATE`
+        The whole store; changed in place.
+    slots : ndarray of int64, shape (n,)
+        Rows to reset.
+    start : ndarray of int64, shape (n,)
+        Index at `dsp.layout.FS` of the first sample to come; multiples of `dsp.layout.BLOCK`.
+
+    Raises
+    ------
+    ValueError
+        If a start is not a multiple of `dsp.layout.BLOCK`.
+    """
+    if np.any(np.asarray(start) % BLOCK):
+        msg = f"an epoch starts at a multiple of {BLOCK} samples"
+        raise ValueError(msg)
+    states[slots] = np.zeros((), STATE)
+    states["position"][slots] = start
+    states["origin"][slots] = start
+
+
+def step(states: NDArray[np.void], slots: NDArray[np.int64], signal: Signal, weights: QrsWeights) -> Peaks:
+    """Take the next blocks of a batch of patients and report the beats that became final.
+
+    Parameters
+    ----------
+    states : ndarray of `STATE`
+        The whole store; changed in place.
+    slots : ndarray of int64, shape (n,)
+        The patients' rows.
+    signal : Signal
+        From `dsp.frontend`; blocks without a gap in the index.
+    weights : QrsWeights
+        See `inference.qrs_model`.
+
+    Returns
+    -------
+    Peaks
+        Final beats, and each patient's horizon: samples seen minus `DELAY`, not before the epoch's first.
+
+    Raises
+    ------
+    ValueError
+        If blocks don't follow what was seen before.
+    """
+    peaks, _ = walk(states, slots, signal, weights, rows=False)
+    return peaks
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What the networks saw, one row a candidate in order, for training.
+
+    Attributes
+    ----------
+    patient : ndarray of int64, shape (m,)
+        Index into the batch.
+    tick : ndarray of int64, shape (m,)
+        Candidate, at half of `dsp.layout.FS`.
+    first, second : ndarray of float32, shape (m, features)
+        Rows of the two networks.
+    logit : ndarray of float32, shape (m, 2)
+        Outputs of the two networks.
+    accepted : ndarray of bool, shape (m,)
+        The decisions.
+    """
+
+    patient: NDArray[np.int64]
+    tick: NDArray[np.int64]
+    first: NDArray[np.float32]
+    second: NDArray[np.float32]
+    logit: NDArray[np.float32]
+    accepted: NDArray[np.bool_]
+
+
+def walk(
+    states: NDArray[np.void],
+    slots: NDArray[np.int64],
+    signal: Signal,
+    weights: QrsWeights,
+    *,
+    rows: bool,
+    truth: NDArray[np.uint8] | None = None,
+) -> tuple[Peaks, Rows]:
+    """Do `step`, and tell what the networks saw where `rows` asks for it (training, explanation).
+
+    Parameters
+    ----------
+    states, slots, signal, weights
+        As in `step`.
+    rows : bool
+        Whether to keep rows.
+    truth : ndarray of uint8, shape (total / 2,), optional
+        Decision to take for a candidate at each tick of the batch instead of the second network's: 0 reject, 1 accept,
+        2 ask the network.
+
+    Returns
+    -------
+    Peaks
+    Rows
+        Empty where `rows` is false. A candidate is told in the call that decides it.
+
+    Raises
+    ------
+    ValueError
+        If blocks don't follow what was seen before.
+    """
+    n = slots.shape[0]
+    if not np.array_equal(states["position"][slots], signal.start):
+        msg = "blocks do not follow the samples seen before; reset the patient at the start of an epoch"
+        raise ValueError(msg)
+    blocks = signal.flags.shape[0]
+    offsets = np.zeros(n + 1, np.int64)
+    r = np.empty(2 * blocks, np.int64)
+    decided = np.empty(2 * blocks, np.int64)
+    strength = np.empty(2 * blocks, np.float32)
+    horizon = np.empty(n, np.int64)
+    room = (3 * blocks + 8 * n) if rows else 0
+    first = np.empty((room, len(FIRST_NAMES)), np.float32)
+    second = np.empty((room, len(SECOND_NAMES)), np.float32)
+    told = np.empty((room, 3), np.int64)
+    logit = np.empty((room, 2), np.float32)
+    forced = np.empty(0, np.uint8) if truth is None else truth
+    count, kept = _walk(
+        states,
+        slots,
+        signal.x,
+        signal.flags,
+        signal.offsets,
+        weights.first,
+        weights.second,
+        np.float32(weights.threshold),
+        forced,
+        offsets,
+        r,
+        decided,
+        strength,
+        horizon,
+        first,
+        second,
+        told,
+        logit,
+    )
+    return (
+        Peaks(offsets, r[:count], decided[:count], strength[:count], horizon),
+        Rows(told[:kept, 0], told[:kept, 1], first[:kept], second[:kept], logit[:kept], told[:kept, 2] == 1),
+    )
+
+
+@kernel
+def _perceptron(row: Any, layers: Any, hidden: Any, hidden2: Any) -> Any:
+    """Output of a multilayer perceptron; inner loops run over outputs, so that they vectorise in the order written."""
+    w1, b1, w2, b2, w3, b3 = layers
+    n1, n2 = b1.shape[0], b2.shape[0]
+    for j in range(n1):
+        hidden[j] = b1[j]
+    for i in range(row.shape[0]):
+        value = row[i]
+        for j in range(n1):
+            hidden[j] += value * w1[i, j]
+    for j in range(n2):
+        hidden2[j] = b2[j]
+    for i in range(n1):
+        value = max(hidden[i], np.float32(0.0))
+        for j in range(n2):
+            hidden2[j] += value * w2[i, j]
+    out = b3[0]
+    for i in range(n2):
+        out += max(hidden2[i], np.float32(0.0)) * w3[i, 0]
+    return out
+
+
+@kernel
+def _mark(state: Any, c: int) -> int:
+    """R peak of candidate `c` (ticks): where the signal is farthest from its mean over +-`BASE` samples."""
+    mask = SAMPLES - 1
+    middle = 2 * c - LAG
+    total = 0.0
+    for k in range(middle - SEARCH - BASE, middle - SEARCH + BASE + 1):
+        total += state.samples[k & mask]
+    best, place = -1.0, middle
+    for k in range(middle - SEARCH, middle + SEARCH + 1):
+        value = 0.0
+        for d in range(-2, 3):
+            value += (3 - abs(d)) * state.samples[(k + d) & mask]
+        distance = abs(value / 9.0 - total / (2 * BASE + 1))
+        if distance > best:
+            best, place = distance, k
+        total += state.samples[(k + BASE + 1) & mask] - state.samples[(k - BASE) & mask]
+    return place
+
+
+@kernel
+def _walk(
+    states: Any,
+    slots: Any,
+    x: Any,
+    flags: Any,
+    cuts: Any,
+    first: Any,
+    second: Any,
+    threshold: Any,
+    forced: Any,
+    offsets: Any,
+    r: Any,
+    decided: Any,
+    strength: Any,
+    horizon: Any,
+    first_out: Any,
+    second_out: Any,
+    told: Any,
+    logits: Any,
+) -> tuple[int, int]:
+    row1 = np.empty(first[0].shape[0], np.float32)
+    row2 = np.empty(second[0].shape[0], np.float32)
+    hidden = np.empty(max(first[1].shape[0], second[1].shape[0]), np.float32)
+    hidden2 = np.empty(max(first[3].shape[0], second[3].shape[0]), np.float32)
+    count = kept = 0
+    waiting = np.empty((CANDIDATES, first_out.shape[1]), np.float32)
+    for p in range(slots.shape[0]):
+        state = states[slots[p]]
+        for b in range(cuts[p] // BLOCK, cuts[p + 1] // BLOCK):
+            flag = flags[b]
+            blind = (flag & BLIND) != 0
+            if (flag & _SWITCHED) and state.begun:
+                forget_level(state)
+                forget_beats(state)
+            if not blind and (state.blind or (flag & _SWITCHED) or not state.begun):
+                rest(state, x[b * BLOCK])
+            state.begun = 1
+            state.blind = blind
+            state.noisy = (flag & _NOISY) != 0
+            state.flags[(state.position // BLOCK) % _BLOCKS] = flag
+            for i in range(b * BLOCK, (b + 1) * BLOCK):
+                state.samples[state.position & (SAMPLES - 1)] = x[i]
+                if not push_sample(state, x[i]):
+                    continue
+                t = (state.position - 1) >> 1
+                find_candidate(state, t)
+                if state.first_n < state.candidates_n and state.tick[state.first_n % CANDIDATES] + FIRST_DELAY == t:
+                    index = state.first_n
+                    first_row(state, index, row1)
+                    state.logit[index % CANDIDATES] = _perceptron(row1, first, hidden, hidden2)
+                    state.first_n = index + 1
+                    if first_out.shape[0] > 0:
+                        waiting[index % CANDIDATES, :] = row1
+                if state.second_n < state.first_n and state.tick[state.second_n % CANDIDATES] + SECOND_DELAY == t:
+                    index = state.second_n
+                    c = state.tick[index % CANDIDATES]
+                    second_row(state, index, row2)
+                    logit = _perceptron(row2, second, hidden, hidden2)
+                    state.second_n = index + 1
+                    accepted = logit >= threshold
+                    if forced.shape[0] > 0:
+                        at = cuts[p] // 2 + c - state.origin // 2
+                        if forced[at] < 2:
+                            accepted = forced[at] == 1
+                    if state.beats_n > 0 and c - state.beat < DEAD:
+                        accepted = False
+                    place = _mark(state, c)
+                    if place < state.origin or (state.flags[(place // BLOCK) % _BLOCKS] & BLIND) != 0:
+                        accepted = False
+                    if first_out.shape[0] > 0:
+                        first_out[kept] = waiting[index % CANDIDATES]
+                        second_out[kept] = row2
+                        told[kept, 0] = p
+                        told[kept, 1] = c
+                        told[kept, 2] = accepted
+                        logits[kept, 0] = state.logit[index % CANDIDATES]
+                        logits[kept, 1] = logit
+                        kept += 1
+                    learn(state, index, accepted, logit >= CERTAIN)
+                    if accepted:
+                        r[count] = place
+                        decided[count] = (b + 1) * BLOCK - cuts[p]
+                        strength[count] = np.float32(1.0 / (1.0 + np.exp(-logit)))
+                        count += 1
+            end_block(state)
+        offsets[p + 1] = count
+        horizon[p] = max(state.origin, state.position - DELAY)
+        for k in range(offsets[p], count):
+            decided[k] += state.position - (cuts[p + 1] - cuts[p])
+    return count, kept
+
+
+assert FS == 250, "delays and filters are made for 250 Hz"  # noqa: S101
