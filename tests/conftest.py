@@ -20,6 +20,15 @@ def recordings() -> Path | None:
     return None
 
 
+def postgres_programs() -> Path | None:
+    """Folder of PostgreSQL's programs: where the PATH has them, else Debian's place; None where there is none."""
+    found = shutil.which("initdb")
+    if found:
+        return Path(found).resolve().parent
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return places[-1].parent if places else None
+
+
 def missing_part(marker: str) -> str | None:
     """Say why tests with `marker` can't run here, or None when they can."""
     if marker == "data" and recordings() is None:
@@ -29,13 +38,15 @@ def missing_part(marker: str) -> str | None:
     if marker == "services":
         absent = [name for name in ("mosquitto", "redis-server") if shutil.which(name) is None]
         return f"not on the PATH: {', '.join(absent)}" if absent else None
+    if marker == "postgres" and postgres_programs() is None:
+        return "no PostgreSQL: neither initdb on the PATH nor /usr/lib/postgresql/*/bin/initdb"
     return None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what can't run here, by name; with ``CI=true`` nothing is left out."""
     for item in items:
-        for marker in ("data", "browser", "services"):
+        for marker in ("data", "browser", "services", "postgres"):
             if item.get_closest_marker(marker) is None:
                 continue
             reason = missing_part(marker)

@@ -1,0 +1,89 @@
+"""Opening the history database: SQLite or PostgreSQL by URL, and bringing its schema up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_LOCK: Final = 0x52574831
+"""Number of PostgreSQL's advisory lock round a migration."""
+WAIT_S: Final = 10
+
+
+class StoreError(Exception):
+    """The history database can't be used as it was asked for; the text says what to do."""
+
+
+def open_engine(url: str) -> Engine:
+    """Connect lazily.
+
+    Parameters
+    ----------
+    url : str
+        ``sqlite:///path`` or ``postgresql://user:password@host/name``.
+
+    Raises
+    ------
+    StoreError
+        If the URL names no database that can be used here.
+    """
+    try:
+        address = make_url(url)
+    except ArgumentError as error:
+        raise StoreError(f"history {url!r} is no database URL; write sqlite:///path or postgresql://...") from error
+    backend = address.get_backend_name()
+    if backend == "sqlite":
+        if address.database and address.database != ":memory:":
+            Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(address, connect_args={"timeout": WAIT_S})
+        event.listen(engine, "connect", _open_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if backend == "postgresql":
+        try:
+            return create_engine(
+                address.set(drivername="postgresql+psycopg"),
+                connect_args={"connect_timeout": WAIT_S},
+                pool_pre_ping=True,
+            )
+        except ImportError as error:
+            raise StoreError("history in PostgreSQL needs the extra: pip install 'rhythmwatch[postgres]'") from error
+    raise StoreError(f"history in {backend!r} is not supported; use sqlite:///path or postgresql://...")
+
+
+def writing(engine: Engine) -> Engine:
+    """Give the same engine with transactions that take the write lock at their start."""
+    return engine.execution_options(writes=True)
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the schema up to date; several processes may do it at once."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    with writing(engine).begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _open_sqlite(connection: Any, _record: Any) -> None:
+    # The driver's own transactions begin too late for a lock and not at all for DDL, so ours are explicit.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

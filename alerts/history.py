@@ -1,0 +1,214 @@
+"""The historian: carries events from the bus into SQL, exactly once, through failures of either side.
+
+The position up to which a partition's events were read is written in the transaction that writes them. Beats are not
+kept here (they lie with the recordings). While the database can't be written nothing is read on: events wait on the
+bus. An event that the database refuses for what it holds is counted and left out, and the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgspec
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+
+from alerts.store import Store
+from bus.errors import BusError
+from bus.messages import AlarmEvent, BeatEvent, Event, RhythmEvent, StatusEvent, unpack_event
+from bus.streams import START, Record, milliseconds
+
+WAIT_S: Final = 0.5
+MAX_WAIT_S: Final = 30.0
+BATCH: Final = 500
+BLOCK_MS: Final = 500
+
+
+class Events(Protocol):
+    """The part of the bus that the historian needs (`bus.streams.Bus`)."""
+
+    async def read_events(
+        self, cursors: Mapping[int, str], *, count: int = 500, block_ms: int = 0
+    ) -> list[tuple[int, list[Record]]]:
+        """Read events after the cursors."""
+        ...
+
+    async def last(self, cursors: Sequence[int], name: str = "events") -> dict[int, str]:
+        """Newest position of each partition."""
+        ...
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the historian did since its start, for health and logs."""
+
+    alarms: int = 0
+    """Alarm changes written."""
+    rhythms: int = 0
+    statuses: int = 0
+    beats: int = 0
+    """Seen and left to the recordings."""
+    unreadable: int = 0
+    """Entries that are no event; they are passed over."""
+    refused: int = 0
+    """Events with values that the database can't hold; they are left out."""
+    database_failures: int = 0
+    bus_failures: int = 0
+    waiting: int = 0
+    """Events in hand that the database did not take yet."""
+    behind_ms: int = 0
+    """Age of the oldest of these against the newest on the bus, while the database fails."""
+    last_error: str = ""
+
+    def count(self, events: Sequence[tuple[str, Event]]) -> None:
+        """Count what was written."""
+        for _, event in events:
+            if isinstance(event, AlarmEvent):
+                self.alarms += 1
+            elif isinstance(event, RhythmEvent):
+                self.rhythms += 1
+            elif isinstance(event, StatusEvent):
+                self.statuses += 1
+            elif isinstance(event, BeatEvent):
+                self.beats += 1
+
+
+async def keep_history(
+    bus: Events,
+    store: Store,
+    partitions: Sequence[int],
+    stop: asyncio.Event,
+    counters: Counters,
+    *,
+    wait_s: float = WAIT_S,
+    report: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Write the events of the partitions into the store until told to stop; what was read is written before it ends.
+
+    Parameters
+    ----------
+    bus : Events
+        Where they come from.
+    store : Store
+        Its schema is brought up to date first, as soon as the database can be reached.
+    partitions : sequence of int
+        All that this historian keeps.
+    stop : asyncio.Event
+        Set to end.
+    counters : Counters
+        Changed in place.
+    wait_s : float
+        First wait after a failure; doubles up to `MAX_WAIT_S`.
+    report : callable
+        Takes one line when a side fails and when it is back.
+    """
+    keeper = _Keeper(bus, store, stop, counters, wait_s, report)
+    await keeper.run(partitions)
+
+
+class _Keeper:
+    def __init__(
+        self,
+        bus: Events,
+        store: Store,
+        stop: asyncio.Event,
+        counters: Counters,
+        wait_s: float,
+        report: Callable[[str], None],
+    ) -> None:
+        self.bus, self.store, self.stop, self.counters, self.report = bus, store, stop, counters, report
+        self.first_wait = self.wait = wait_s
+        self.failing = ""
+
+    async def run(self, partitions: Sequence[int]) -> None:
+        cursors = await self._open()
+        if cursors is None:
+            return
+        at = {partition: cursors.get(partition, START) for partition in partitions}
+        while not self.stop.is_set():
+            try:
+                answer = await self.bus.read_events(at, count=BATCH, block_ms=BLOCK_MS)
+            except BusError as error:
+                self.counters.bus_failures += 1
+                await self._pause(f"events can't be read: {error}")
+                continue
+            self._well("bus")
+            if not answer:
+                await asyncio.sleep(0)
+            for partition, records in answer:
+                if not await self._write(partition, records):
+                    return
+                at[partition] = records[-1].position
+
+    async def _open(self) -> dict[int, str] | None:
+        while not self.stop.is_set():
+            try:
+                await asyncio.to_thread(self.store.upgrade)
+                cursors = await asyncio.to_thread(self.store.cursors)
+            except (SQLAlchemyError, OSError) as error:
+                self.counters.database_failures += 1
+                await self._pause(f"history can't be opened: {_first_line(error)}")
+            else:
+                self._well("history")
+                return cursors
+        return None
+
+    async def _write(self, partition: int, records: Sequence[Record]) -> bool:
+        events: list[tuple[str, Event]] = []
+        for record in records:
+            try:
+                events.append((record.position, unpack_event(record.data)))
+            except (msgspec.DecodeError, msgspec.ValidationError):
+                self.counters.unreadable += 1
+        position = records[-1].position
+        self.counters.waiting = len(events)
+        while True:
+            try:
+                await asyncio.to_thread(self.store.write, partition, events, position)
+            except (DataError, IntegrityError, OverflowError) as error:
+                if len(records) == 1:
+                    self.counters.refused += 1
+                    self.counters.last_error = f"event refused by the history: {_first_line(error)}"
+                    self.report(f"{self.counters.last_error}; it is left out")
+                    events = []
+                    continue
+                return all([await self._write(partition, [record]) for record in records])
+            except (SQLAlchemyError, OSError) as error:
+                self.counters.database_failures += 1
+                await self._measure(partition, records[0].position)
+                await self._pause(f"history can't be written: {_first_line(error)}")
+                if self.stop.is_set():
+                    # They stay on the bus after the cursor, so the next historian writes them.
+                    return False
+            else:
+                self.counters.waiting = self.counters.behind_ms = 0
+                self.counters.count(events)
+                self._well("history")
+                return True
+
+    async def _measure(self, partition: int, oldest: str) -> None:
+        with contextlib.suppress(BusError):
+            last = await self.bus.last([partition])
+            self.counters.behind_ms = max(0, milliseconds(last[partition]) - milliseconds(oldest))
+
+    async def _pause(self, problem: str) -> None:
+        self.counters.last_error = problem
+        if problem != self.failing:
+            self.failing = problem
+            self.report(f"{problem}; tried again until it works")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stop.wait(), self.wait)
+        self.wait = min(2 * self.wait, MAX_WAIT_S)
+
+    def _well(self, side: str) -> None:
+        self.wait = self.first_wait
+        if self.failing:
+            self.failing = ""
+            self.report(f"{side} works again")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]

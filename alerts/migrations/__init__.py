@@ -1,0 +1,1 @@
+"""Schema of the history, step by step (alembic)."""

@@ -1,0 +1,219 @@
+"""The history in SQL: alarms and their changes, rhythms, states, users, and how far the bus has been read.
+
+Calls block: run them in a thread. Writing the same events again changes nothing, in any order: an alarm's row only
+moves to a higher revision, and everything else is known by its identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Self
+
+import msgspec
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from sqlalchemy import Connection, Table, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from alerts.database import StoreError, open_engine, upgrade, writing
+from alerts.tables import AlarmRow, Base, ChangeRow, CursorRow, RhythmRow, StatusRow, UserRow
+from bus.messages import AlarmEvent, Event, RhythmEvent, StatusEvent
+
+ROLES: Final = ("viewer", "monitor", "clinician", "admin")
+
+_ALARM_FIELDS: Final = AlarmEvent.__struct_fields__
+_HASHER: Final = PasswordHasher()
+
+
+def _table(model: type[Base]) -> Table:
+    table = model.__table__
+    assert isinstance(table, Table)  # noqa: S101
+    return table
+
+
+ALARMS, CHANGES, RHYTHMS = _table(AlarmRow), _table(ChangeRow), _table(RhythmRow)
+STATUSES, USERS, CURSORS = _table(StatusRow), _table(UserRow), _table(CursorRow)
+_COLUMNS: Final = [ALARMS.c[name] for name in _ALARM_FIELDS]
+
+
+class Store:
+    """The history database.
+
+    Parameters
+    ----------
+    url : str
+        ``sqlite:///path`` or ``postgresql://...``.
+
+    Raises
+    ------
+    StoreError
+        If the URL can't be used.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = open_engine(url)
+        self._writer = writing(self._engine)
+
+    def upgrade(self) -> None:
+        """Make or bring up to date the schema; `sqlalchemy.exc.SQLAlchemyError` where the database can't be reached."""
+        upgrade(self._engine)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- written by the historian --------------------------------------------------------------------------------
+
+    def write(self, partition: int, records: Sequence[tuple[str, Event]], position: str) -> bool:
+        """Write a partition's events and how far it was read, in one transaction.
+
+        Parameters
+        ----------
+        partition : int
+            Of the bus.
+        records : sequence of (str, Event)
+            Position and event, in order; beats are not kept here.
+        position : str
+            Of the last entry read, which may have held no event.
+
+        Returns
+        -------
+        bool
+            False if the cursor stood at or beyond `position`: written before.
+        """
+        alarms: dict[str, dict[str, Any]] = {}
+        changes: list[dict[str, Any]] = []
+        rhythms: list[dict[str, Any]] = []
+        statuses: list[dict[str, Any]] = []
+        for place, item in records:
+            if isinstance(item, AlarmEvent):
+                row = msgspec.structs.asdict(item)
+                changes.append(row)
+                known = alarms.get(item.id)
+                if known is None or known["revision"] < item.revision:
+                    alarms[item.id] = row
+            elif isinstance(item, RhythmEvent):
+                rhythms.append(msgspec.structs.asdict(item))
+            elif isinstance(item, StatusEvent):
+                row = msgspec.structs.asdict(item)
+                statuses.append({**row, "leads": " ".join(item.leads), "entry": f"{partition}:{place}"})
+        with self._writer.begin() as connection:
+            known_position = connection.scalar(select(CURSORS.c.position).where(CURSORS.c.partition == partition))
+            if known_position is not None and _order(known_position) >= _order(position):
+                return False
+            for table, rows in ((CHANGES, changes), (RHYTHMS, rhythms), (STATUSES, statuses)):
+                if rows:
+                    connection.execute(_insert(connection, table).on_conflict_do_nothing(), rows)
+            if alarms:
+                statement = _insert(connection, ALARMS)
+                connection.execute(
+                    statement.on_conflict_do_update(
+                        index_elements=[ALARMS.c.id],
+                        set_={name: statement.excluded[name] for name in _ALARM_FIELDS if name != "id"},
+                        where=ALARMS.c.revision < statement.excluded.revision,
+                    ),
+                    list(alarms.values()),
+                )
+            cursor = _insert(connection, CURSORS)
+            connection.execute(
+                cursor.on_conflict_do_update(
+                    index_elements=[CURSORS.c.partition], set_={"position": cursor.excluded.position}
+                ),
+                {"partition": partition, "position": position},
+            )
+        return True
+
+    def cursors(self) -> dict[int, str]:
+        """How far each partition was read."""
+        with self._engine.connect() as connection:
+            return {row.partition: row.position for row in connection.execute(select(CURSORS))}
+
+    # --- asked by the pages --------------------------------------------------------------------------------------
+
+    def open_alarms(self) -> list[AlarmEvent]:
+        """List alarms that are not off, oldest first."""
+        return self._alarms(select(*_COLUMNS).where(ALARMS.c.presence != "off").order_by(ALARMS.c.raised_ms))
+
+    def alarms_of(self, patient: str, since_ms: int = 0) -> list[AlarmEvent]:
+        """List a patient's alarms raised since then or still not off, newest first."""
+        wanted = (ALARMS.c.raised_ms >= since_ms) | (ALARMS.c.presence != "off")
+        chosen = select(*_COLUMNS).where(ALARMS.c.patient == patient, wanted)
+        return self._alarms(chosen.order_by(ALARMS.c.raised_ms.desc(), ALARMS.c.id))
+
+    def recent_alarms(self, limit: int = 100) -> list[AlarmEvent]:
+        """List the newest alarms of all patients."""
+        return self._alarms(select(*_COLUMNS).order_by(ALARMS.c.raised_ms.desc(), ALARMS.c.id).limit(limit))
+
+    def changes_of(self, alarm: str) -> list[AlarmEvent]:
+        """Every change of one alarm, in order."""
+        columns = [CHANGES.c[name] for name in _ALARM_FIELDS]
+        return self._alarms(select(*columns).where(CHANGES.c.id == alarm).order_by(CHANGES.c.revision))
+
+    def _alarms(self, chosen: Any) -> list[AlarmEvent]:
+        with self._engine.connect() as connection:
+            return [AlarmEvent(**row) for row in connection.execute(chosen).mappings()]
+
+    # --- users ---------------------------------------------------------------------------------------------------
+
+    def password_hash(self, name: str) -> str | None:
+        """Argon2 hash of a user's password, None if there is no such user."""
+        with self._engine.connect() as connection:
+            return connection.scalar(select(USERS.c.password_hash).where(USERS.c.name == name))
+
+    def role(self, name: str) -> str | None:
+        """Role of a user, None if there is no such user."""
+        with self._engine.connect() as connection:
+            return connection.scalar(select(USERS.c.role).where(USERS.c.name == name))
+
+    def count_users(self) -> int:
+        """Count the users."""
+        with self._engine.connect() as connection:
+            return connection.scalar(select(func.count()).select_from(USERS)) or 0
+
+    def add_user(self, name: str, password_hash: str, role: str = "admin") -> None:
+        """Add a user whose password is hashed already.
+
+        Raises
+        ------
+        StoreError
+            If the name is taken or the role unknown.
+        """
+        if role not in ROLES:
+            raise StoreError(f"role {role!r} is none of {', '.join(ROLES)}")
+        try:
+            with self._writer.begin() as connection:
+                row = {"name": name, "password_hash": password_hash, "role": role}
+                connection.execute(_insert(connection, USERS), row)
+        except IntegrityError as error:
+            raise StoreError(f"user {name!r} exists already; choose another name") from error
+
+    def create_user(self, name: str, password: str, role: str = "admin") -> None:
+        """Add a user; the password is kept as an argon2 hash. Errors as of `add_user`."""
+        self.add_user(name, _HASHER.hash(password), role)
+
+    def verify(self, name: str, password: str) -> bool:
+        """Check a password; takes as long for a user that does not exist."""
+        known = self.password_hash(name)
+        try:
+            return _HASHER.verify(known or _NOBODY, password) and known is not None
+        except (VerificationError, InvalidHashError):
+            return False
+
+
+_NOBODY: Final = _HASHER.hash("nobody")
+
+
+def _insert(connection: Connection, table: Table) -> Any:
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def _order(position: str) -> tuple[int, int]:
+    ms, _, number = position.partition("-")
+    return int(ms), int(number or 0)
