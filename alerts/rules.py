@@ -17,9 +17,9 @@ from alerts.model import Beat, Condition, Evidence, Horizon, Kind, Note, Quality
 from alerts.rules_beats import arm, asystole_due, on_beat, pause_due, rate_due, run_due
 from alerts.rules_rhythm import on_rhythm
 from alerts.rules_state import NEVER, RuleState, end, pvc_per_minute
-from alerts.rules_technical import on_note, on_quality, on_silence, seen_due
+from alerts.rules_technical import on_jump, on_note, on_quality, on_silence, seen_due
 
-__all__ = ["RuleState", "fold", "in_order", "known_at", "new_state", "pvc_per_minute", "step"]
+__all__ = ["RuleState", "fold", "in_order", "jump", "known_at", "new_state", "pvc_per_minute", "step"]
 
 _RANK: Final = {Quality: 0, Note: 1, Silence: 2, Beat: 3, Rhythm: 4, Horizon: 5}
 _KIND_OF: Final = {str(kind): kind for kind in KINDS}
@@ -83,6 +83,29 @@ def step(state: RuleState, evidence: Evidence, limits: Limits) -> list[Condition
     """
     out: list[Condition] = []
     _take(state, evidence, limits, out)
+    return out
+
+
+def jump(state: RuleState, since: int, start: int, limits: Limits) -> list[Condition]:
+    """Go on after a gap that was not filled with missing samples.
+
+    Parameters
+    ----------
+    state : RuleState
+        Changed in place.
+    since, start : int
+        First index that is missing, first index that is there again.
+    limits : Limits
+        Limits in force.
+
+    Returns
+    -------
+    list of Condition
+        What fell due; nothing is judged over the gap, as in any blind stretch.
+    """
+    out: list[Condition] = []
+    _until(state, since, limits, out)
+    on_jump(state, since, start, limits, out)
     return out
 
 

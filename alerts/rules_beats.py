@@ -53,7 +53,8 @@ def arm(state: RuleState, limits: Limits) -> None:
 def on_beat(state: RuleState, beat: Beat, limits: Limits, out: list[Condition]) -> None:
     """Take in one beat."""
     r, at = beat.r, beat.decided
-    if r <= state.last_r or (state.blind_from >= 0 and r >= state.blind_from):
+    dark = state.dark_last <= r < state.dark_to or (state.blind_from >= 0 and r >= state.blind_from)
+    if dark or r <= state.last_r:
         state.ignored += 1
         return
     last = state.last_r

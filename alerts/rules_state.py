@@ -44,10 +44,12 @@ class RuleState(msgspec.Struct):
     due_seen: dict[str, int] = {}
     next_seen: int = NEVER
 
-    # Sight: start of the blind stretch (-1: sighted), bounds of the last one, ASYSTOLE's time left when it began.
+    # Sight: start of the blind stretch (-1: sighted), the last one, ASYSTOLE's time left when it began.
     blind_from: int = -1
-    dark_from: int = -1
+    dark_last: int = -1
     dark_to: int = -1
+    dark_from: int = -1
+    """Start of the last stretch, or of those before it that lie close together."""
     asystole_left: int = 0
     lead: str = ""
     lead_off: bool = False

@@ -49,6 +49,16 @@ def on_quality(state: RuleState, quality: Quality, limits: Limits, out: list[Con
         set_seen(state, "noise", at)
 
 
+def on_jump(state: RuleState, since: int, start: int, limits: Limits, out: list[Condition]) -> None:
+    """Take in that no sample is there from one index to another, where nobody filled the gap with blocks."""
+    on_quality(state, Quality(since + BLOCK, state.lead, state.lead_off, True, False), limits, out)
+    for key, due in sorted(state.due_seen.items(), key=lambda item: item[1]):
+        if due <= start:
+            del state.due_seen[key]
+            seen_due(state, key, due, limits, out)
+    on_quality(state, Quality(start + BLOCK, state.lead, False, False, False), limits, out)
+
+
 def _leads(state: RuleState, first: int, at: int, limits: Limits, out: list[Condition]) -> None:
     if state.lead_off:
         state.due_seen.pop("leads", None)
@@ -74,7 +84,7 @@ def _see(state: RuleState, first: int, limits: Limits) -> None:
     # Stretches close together count as one: beats between them that are still to come lie next to a gap.
     if state.dark_to < 0 or since - state.dark_to > SHORT_BLIND:
         state.dark_from = since
-    state.dark_to = first
+    state.dark_last, state.dark_to = since, first
     state.blind_from = -1
     state.due_seen.pop("blind", None)
     if first - since > SHORT_BLIND:

@@ -16,6 +16,7 @@ If the stream ends in an alarm it stays as it is; NO_DATA comes beside it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from math import isfinite
 from typing import Final
@@ -215,10 +216,10 @@ def on_action(
     book: AlarmBook,
     name: str,
     user: str,
+    alarm: str | None,
+    values: Mapping[str, float | str | bool],
     now_ms: int,
     *,
-    alarm: str | None = None,
-    values: dict[str, float | str | bool] | None = None,
     policy: Policy = HOUSE,
 ) -> Outcome:
     """Do what a member of staff asks for.
@@ -232,12 +233,12 @@ def on_action(
         and by default the institution's) or ``resume``.
     user : str
         Who.
+    alarm : str or None
+        Identity of an alarm.
+    values : mapping
+        See `name`.
     now_ms : int
         Server time of the entry.
-    alarm : str, optional
-        Identity of an alarm.
-    values : dict, optional
-        See `name`.
     policy : Policy
         Settings of the institution.
 
@@ -250,7 +251,7 @@ def on_action(
     if name == "ack":
         accepted, message = _acknowledge(book, user, alarm, changes)
     elif name == "pause":
-        accepted, message = _pause(book, user, values or {}, policy, changes)
+        accepted, message = _pause(book, user, values, policy, changes)
     elif name == "resume":
         accepted = book.pause_until_ms > 0
         message = "audio pause ended" if accepted else "no audio pause to end"
@@ -354,7 +355,7 @@ def _acknowledge(book: AlarmBook, user: str, identity: str | None, changes: list
 
 
 def _pause(
-    book: AlarmBook, user: str, values: dict[str, float | str | bool], policy: Policy, changes: list[AlarmChange]
+    book: AlarmBook, user: str, values: Mapping[str, float | str | bool], policy: Policy, changes: list[AlarmChange]
 ) -> tuple[bool, str]:
     most = policy.pause_ms / 1000
     seconds = values.get("seconds", most)
