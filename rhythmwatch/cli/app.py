@@ -1,0 +1,28 @@
+"""The command tree."""
+
+from __future__ import annotations
+
+import typer
+
+from rhythmwatch.cli import offline, serve, sources
+
+app = typer.Typer(
+    help="Real-time streaming ECG monitoring. Not a medical device: not for diagnosis or treatment.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+
+app.command()(serve.demo)
+app.command()(serve.run)
+app.command()(serve.ingest)
+app.command()(serve.worker)
+app.command()(serve.historian)
+app.command()(serve.web)
+app.command()(sources.replay)
+app.command()(sources.simulate)
+app.command()(offline.analyze)
+app.command()(offline.train)
+app.command()(offline.evaluate)
+app.command()(offline.warm)
+app.add_typer(offline.data, name="data")
+app.add_typer(offline.bench, name="bench")

@@ -1,0 +1,83 @@
+"""Options that several commands share; each is also an environment variable ``RHYTHMWATCH_*``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeAlias
+
+import typer
+from rich.console import Console
+
+console = Console()
+errors = Console(stderr=True)
+
+Data: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--data", envvar="RHYTHMWATCH_DATA", help="Folder of WFDB recordings (else data/ if it exists)."),
+]
+State: TypeAlias = Annotated[
+    Path,
+    typer.Option("--state", envvar="RHYTHMWATCH_STATE", help="Directory for the state of the service."),
+]
+Host: TypeAlias = Annotated[
+    str, typer.Option("--host", envvar="RHYTHMWATCH_HOST", help="Address that the page listens on.")
+]
+Port: TypeAlias = Annotated[
+    int, typer.Option("--port", envvar="RHYTHMWATCH_PORT", min=0, max=65535, help="Port of the page; 0 picks one.")
+]
+BusUrl: TypeAlias = Annotated[
+    str, typer.Option("--bus", envvar="RHYTHMWATCH_BUS", help="redis://, rediss:// or unix:// address of the bus.")
+]
+BrokerUrl: TypeAlias = Annotated[
+    str,
+    typer.Option("--broker", envvar="RHYTHMWATCH_BROKER", help="mqtt://user:password@host:port of the broker."),
+]
+HistoryUrl: TypeAlias = Annotated[
+    str,
+    typer.Option("--history", envvar="RHYTHMWATCH_HISTORY", help="SQLAlchemy address of the history database."),
+]
+Partitions: TypeAlias = Annotated[
+    str,
+    typer.Option("--partitions", envvar="RHYTHMWATCH_PARTITIONS", help="Partitions to work on, first-last."),
+]
+Speed: TypeAlias = Annotated[
+    float,
+    typer.Option("--speed", envvar="RHYTHMWATCH_SPEED", min=0.0, help="Times real time; 0 is as fast as it goes."),
+]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", envvar="RHYTHMWATCH_JSON", help="Figures as JSON.")]
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """End the command with one line on standard error."""
+    errors.print(f"rhythmwatch: {message}", style="red", highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+@contextmanager
+def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn the expected errors of a command into one line and exit status 2; others keep their traceback."""
+    try:
+        yield
+    except kinds as error:
+        fail(str(error))
+
+
+def partition_range(text: str) -> range:
+    """Read ``first-last`` or a single number.
+
+    Raises
+    ------
+    ValueError
+        If it is neither, or empty.
+    """
+    first, _, last = text.partition("-")
+    try:
+        chosen = range(int(first), int(last or first) + 1)
+    except ValueError as error:
+        raise ValueError(f"partitions {text!r} are no range: write for instance 0-63") from error
+    if not chosen or chosen.start < 0:
+        raise ValueError(f"partitions {text!r} are an empty range: write for instance 0-63")
+    return chosen

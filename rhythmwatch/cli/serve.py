@@ -1,0 +1,125 @@
+"""Commands that serve: the demo, the whole service, and each of its processes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rhythmwatch.cli import options
+from rhythmwatch.process import die_with_parent, run_until_stopped
+
+DEMO_STATE = Path(".rhythmwatch/demo")
+RUN_STATE = Path(".rhythmwatch/run")
+BROKER = "mqtt://localhost:1883"
+BUS = "redis://localhost:6379/0"
+HISTORY = "sqlite:///.rhythmwatch/history.db"
+
+
+def demo(
+    data: options.Data = None,
+    patients: Annotated[
+        int, typer.Option("--patients", envvar="RHYTHMWATCH_PATIENTS", min=1, max=500, help="Number of patients.")
+    ] = 8,
+    speed: options.Speed = 1.0,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8800,
+    state: options.State = DEMO_STATE,
+) -> None:
+    """Run the whole chain on this machine with replayed recordings (or simulated patients) and a page to look at."""
+    from ingest.recordings import RecordingError
+    from rhythmwatch.station import Station, choose_source, serve_station
+
+    with options.one_line_errors(RecordingError, OSError):
+        source = choose_source(data, patients, speed)
+        station = Station(state=state, host=host, port=port, source=source)
+        run_until_stopped("demo", lambda stop: serve_station(station, stop))
+
+
+def run(
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8800,
+    state: options.State = RUN_STATE,
+    bus: Annotated[
+        str, typer.Option("--bus", envvar="RHYTHMWATCH_BUS", help="Address of the bus; without it one is embedded.")
+    ] = "",
+    broker: Annotated[
+        str,
+        typer.Option("--broker", envvar="RHYTHMWATCH_BROKER", help="Address of the broker; else one is embedded."),
+    ] = "",
+    history: Annotated[
+        str,
+        typer.Option("--history", envvar="RHYTHMWATCH_HISTORY", help="History database; else SQLite in the state."),
+    ] = "",
+    workers: Annotated[
+        int, typer.Option("--workers", envvar="RHYTHMWATCH_WORKERS", min=1, max=64, help="Worker processes.")
+    ] = 1,
+) -> None:
+    """Run every process of the service on this machine under one supervisor."""
+    from rhythmwatch.station import Station, serve_station
+
+    station = Station(state=state, host=host, port=port, bus=bus, broker=broker, history=history, workers=workers)
+    with options.one_line_errors(OSError):
+        run_until_stopped("run", lambda stop: serve_station(station, stop))
+
+
+def ingest(
+    broker: options.BrokerUrl = BROKER,
+    bus: options.BusUrl = BUS,
+    share: Annotated[
+        bool,
+        typer.Option("--share/--alone", envvar="RHYTHMWATCH_SHARE", help="Share the load with other ingest processes."),
+    ] = False,
+) -> None:
+    """Receive frames from the broker and put them on the bus."""
+    from rhythmwatch.ingesting import receive
+
+    _child()
+    run_until_stopped("ingest", lambda stop: receive(broker, bus, share=share, stop=stop))
+
+
+def worker(
+    bus: options.BusUrl = BUS,
+    partitions: options.Partitions = "0-63",
+    models: Annotated[
+        Path | None,
+        typer.Option("--models", envvar="RHYTHMWATCH_MODELS", help="Folder of ONNX models (else the shipped ones)."),
+    ] = None,
+) -> None:
+    """Turn the frames of a range of partitions into beats, rhythms and alarms."""
+    from rhythmwatch.models import ModelError, load_models
+    from rhythmwatch.worker import work
+
+    _child()
+    with options.one_line_errors(ModelError, ValueError):
+        chosen, loaded = options.partition_range(partitions), load_models(models)
+    run_until_stopped("worker", lambda stop: work(bus, chosen, loaded, stop))
+
+
+def historian(bus: options.BusUrl = BUS, history: options.HistoryUrl = HISTORY) -> None:
+    """Write alarms and events from the bus into the history database."""
+    from rhythmwatch.keeping import keep
+
+    _child()
+    run_until_stopped("historian", lambda stop: keep(bus, history, stop))
+
+
+def web(
+    bus: options.BusUrl = BUS,
+    history: options.HistoryUrl = HISTORY,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8800,
+) -> None:
+    """Serve the pages."""
+    from rhythmwatch.pages import serve_pages
+
+    _child()
+    password = os.environ.get("RHYTHMWATCH_ADMIN_PASSWORD")
+    run_until_stopped("web", lambda stop: serve_pages(bus, history, host, port, password, stop))
+
+
+def _child() -> None:
+    if os.environ.get("RHYTHMWATCH_SUPERVISED"):
+        die_with_parent()

@@ -1,0 +1,61 @@
+"""The ingest process: the subscriber and the ticker, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+
+import structlog
+
+from bus.streams import Bus
+from ingest.subscriber import Subscriber, SubscriberOptions, tick_forever
+from rhythmwatch.addresses import BrokerAddress
+
+log = structlog.get_logger()
+
+
+async def receive(broker: str, bus_url: str, *, share: bool, stop: asyncio.Event) -> None:
+    """Receive frames until `stop` is set.
+
+    Parameters
+    ----------
+    broker : str
+        ``mqtt://`` address with account.
+    bus_url : str
+        Address of the bus.
+    share : bool
+        Share the load with other ingest processes.
+    stop : asyncio.Event
+        Set to end it.
+    """
+    address = BrokerAddress.parse(broker)
+    # The broker keeps our session by this name over restarts; processes that share the load need one each.
+    client_id = f"rw-ingest-{socket.gethostname()}-{os.getpid()}" if share else "rw-ingest"
+    options = SubscriberOptions(
+        host=address.host,
+        port=address.port,
+        username=address.username,
+        password=address.password,
+        client_id=client_id,
+        shared=share,
+        tls=address.tls,
+    )
+    async with Bus(bus_url) as bus:
+        subscriber = Subscriber(options, bus)
+        tasks = [
+            asyncio.create_task(subscriber.run(), name="subscriber"),
+            asyncio.create_task(tick_forever(bus, counts=subscriber.counts), name="ticker"),
+        ]
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopped}:
+                task.result()
+        finally:
+            for task in (*tasks, stopped):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            log.info("ingest ended", counts=dict(subscriber.counts))

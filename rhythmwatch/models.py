@@ -1,0 +1,60 @@
+"""The networks of a process: loaded once, checked against what the stages give them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from dsp.qrs import QrsWeights
+from inference import qrs_model
+from inference.beats import BeatModel
+from inference.contract import ContractError
+from inference.rhythm import RhythmModel
+
+
+class ModelError(Exception):
+    """A model can't be used; the message says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """All networks that the stages run.
+
+    Attributes
+    ----------
+    version : str
+        Hash of the model files; part of each checkpoint.
+    """
+
+    qrs: QrsWeights
+    beats: BeatModel
+    rhythm: RhythmModel
+    version: str
+
+
+def shipped_folder() -> Path:
+    """Folder of the models that come with the package."""
+    return Path(str(resources.files("inference"))) / "models"
+
+
+def load_models(folder: Path | None = None) -> Models:
+    """Load the models of a folder, the shipped ones by default.
+
+    Raises
+    ------
+    ModelError
+        If one is missing or its contract is not the one that the stages meet.
+    """
+    place = folder or shipped_folder()
+    try:
+        qrs = qrs_model.load(place / "qrs.onnx")
+        beats = BeatModel.load(place)
+        rhythm = RhythmModel.load(place)
+    except (ContractError, FileNotFoundError, OSError) as error:
+        raise ModelError(f"models in {place} can't be used: {error}") from error
+    digest = hashlib.sha256()
+    for path in sorted(place.glob("*.onnx")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return Models(qrs, beats, rhythm, digest.hexdigest()[:16])

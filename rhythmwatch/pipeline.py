@@ -1,0 +1,396 @@
+"""The pure fold of patients' entries: frames, staff actions and ticks in, beats, rhythms, alarms and views out.
+
+The live worker and ``rhythmwatch analyze`` run this same object. It knows no clock and no input or output: wall time is
+in the entries. A patient's results depend on its own entries in their order and on nothing else, neither on how the
+stream was cut into batches nor on who shares a batch: entries are worked off in *rounds*, each with at most one stretch
+of samples a patient, and everything a round gives is known before the patient's next entry is looked at.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from alerts import rules, state
+from alerts.events import to_event
+from alerts.model import Beat, Condition, Evidence, Horizon, Note, Quality, Rhythm, Silence
+from alerts.state import AlarmBook
+from bus.messages import (
+    BeatEvent,
+    Entry,
+    Event,
+    Inbound,
+    RhythmEvent,
+    StatusEvent,
+    View,
+    partition_of,
+    unpack_action,
+    unpack_note,
+)
+from dsp.frontend import MAX_ANALYSED
+from dsp.layout import BLIND, BLOCK, FS, Flag
+from dsp.resample import first_sample, start_at
+from inference.beats import CLASSES
+from ingest.codecs import decode_frame
+from ingest.frame import FrameError
+from ingest.sequencer import Gap, Late, NewEpoch, Run, Step
+from rhythmwatch.models import Models
+from rhythmwatch.patient import Patient
+from rhythmwatch.stages import DELAY, Chunk, RhythmVerdict, Stages, Stretch
+from rhythmwatch.views import view_of
+
+SILENT_S: Final = 10.0
+"""Without a frame for this long a patient's silence is evidence (rule NO_DATA)."""
+REFILL_S: Final = 60.0
+"""A gap up to this is filled with missing samples; after a longer one the signal stages begin anew."""
+
+
+@dataclass(slots=True)
+class Output:
+    """What a call gave, in the order of each patient's entries.
+
+    Attributes
+    ----------
+    events : list of (patient, Event)
+        To be stored.
+    views : list of (patient, View)
+        To be shown, may be lost.
+    conditions : list of (patient, Condition)
+        What the rules said, for analysis; the alarms in `events` say what staff see.
+    refused : dict of str to int
+        Entries that could not be used, by reason.
+    """
+
+    events: list[tuple[str, Event]] = field(default_factory=list)
+    views: list[tuple[str, View]] = field(default_factory=list)
+    conditions: list[tuple[str, Condition]] = field(default_factory=list)
+    refused: dict[str, int] = field(default_factory=dict)
+
+    def refuse(self, reason: str) -> None:
+        """Count an entry that could not be used."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+
+class _Begin(msgspec.Struct, frozen=True):
+    """An epoch begins, or its signal goes on after a long gap."""
+
+    step: NewEpoch | None
+    sample: int
+
+
+class _Samples(msgspec.Struct, frozen=True):
+    mv: NDArray[np.float32]
+    ms: int
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    entry: Inbound
+
+
+_Work: TypeAlias = _Begin | _Samples | _Entry
+
+
+class Pipeline:
+    """Fold over the entries of any number of patients.
+
+    Parameters
+    ----------
+    models : Models
+        The networks.
+    partitions : int
+        Number of partitions of the bus, to know whom a tick is for.
+    views : bool
+        Whether stretches for the wall are made.
+    """
+
+    def __init__(self, models: Models, partitions: int, *, views: bool = True) -> None:
+        self.stages = Stages(models)
+        self.patients: dict[str, Patient] = {}
+        self._partitions = partitions
+        self._views = views
+        self._by_partition: dict[int, list[Patient]] = {}
+        self.late_frames = 0
+
+    def step(self, entries: Iterable[tuple[int, Inbound]]) -> Output:
+        """Fold entries.
+
+        Parameters
+        ----------
+        entries : iterable of (partition, Inbound)
+            Of any partitions, in stream order within each.
+
+        Returns
+        -------
+        Output
+        """
+        out = Output()
+        queues: dict[str, deque[_Work]] = {}
+        for partition, entry in entries:
+            if entry.kind is Entry.TICK:
+                for patient in self._by_partition.get(partition, ()):
+                    self._order(patient, entry, queues, out)
+            else:
+                self._order(self._patient(entry.patient), entry, queues, out)
+        self._work_off(queues, out)
+        return out
+
+    def finish(self, patient: str, ms: int) -> Output:
+        """End a patient's stream: what waits is released, and beats near the end are decided without their future."""
+        known = self.patients[patient]
+        queue: deque[_Work] = deque()
+        self._steps(known, known.sequencer.flush(), ms, queue)
+        if known.rate:
+            tail = round((DELAY / FS + 1.0) * known.rate)
+            queue.append(_Samples(np.full((tail, len(known.leads)), np.nan, np.float32), ms))
+        out = Output()
+        self._work_off({patient: queue}, out)
+        return out
+
+    def partition(self, patient: str) -> int:
+        """Partition of a patient."""
+        return partition_of(patient, self._partitions)
+
+    def of_partition(self, partition: int) -> tuple[Patient, ...]:
+        """Patients of a partition."""
+        return tuple(self._by_partition.get(partition, ()))
+
+    # --- entries to work -----------------------------------------------------------------------------------------
+
+    def _patient(self, name: str) -> Patient:
+        patient = self.patients.get(name)
+        if patient is None:
+            patient = self.patients[name] = Patient(name, AlarmBook(name))
+            self._by_partition.setdefault(partition_of(name, self._partitions), []).append(patient)
+        return patient
+
+    def add(self, patient: Patient) -> None:
+        """Put a patient in that a checkpoint held."""
+        self.patients[patient.id] = patient
+        self._by_partition.setdefault(partition_of(patient.id, self._partitions), []).append(patient)
+
+    def _order(self, patient: Patient, entry: Inbound, queues: dict[str, deque[_Work]], out: Output) -> None:
+        queue = queues.get(patient.id)
+        if queue is None:
+            queue = queues[patient.id] = deque()
+        if entry.kind is Entry.FRAME:
+            try:
+                frame = decode_frame(entry.payload)
+            except FrameError as error:
+                out.refuse(error.reason)
+                return
+            queue.append(_Entry(Inbound(Entry.FRAME, entry.server_ms, entry.patient, b"")))
+            self._steps(patient, patient.sequencer.push(frame, entry.server_ms), entry.server_ms, queue)
+            return
+        if entry.kind is Entry.TICK:
+            self._steps(patient, patient.sequencer.tick(entry.server_ms), entry.server_ms, queue)
+        queue.append(_Entry(entry))
+
+    def _steps(self, patient: Patient, steps: Sequence[Step], ms: int, queue: deque[_Work]) -> None:
+        """Turn sequencer steps into stretches of samples, one for what one entry released."""
+        parts: list[NDArray[np.float32]] = []
+
+        def close() -> None:
+            if parts:
+                queue.append(_Samples(parts[0] if len(parts) == 1 else np.concatenate(parts), ms))
+                parts.clear()
+
+        rate, leads = patient.queued_rate, patient.queued_leads
+        for step in steps:
+            if isinstance(step, Run):
+                parts.append(step.frame.millivolts())
+            elif isinstance(step, Gap):
+                if step.count > REFILL_S * rate:
+                    close()
+                    queue.append(_Begin(None, step.sample + step.count))
+                else:
+                    parts.append(np.full((step.count, leads), np.nan, np.float32))
+            elif isinstance(step, NewEpoch):
+                close()
+                rate, leads = patient.queued_rate, patient.queued_leads = step.rate, len(step.leads)
+                queue.append(_Begin(step, step.sample))
+            elif isinstance(step, Late):
+                self.late_frames += 1
+        close()
+
+    # --- rounds --------------------------------------------------------------------------------------------------
+
+    def _work_off(self, queues: dict[str, deque[_Work]], out: Output) -> None:
+        while queues:
+            patients: list[Patient] = []
+            chunks: list[Chunk] = []
+            for name in list(queues):
+                patient, queue = self.patients[name], queues[name]
+                chunk = self._until_samples(patient, queue, out)
+                if not queue:
+                    del queues[name]
+                if chunk is not None:
+                    patients.append(patient)
+                    chunks.append(chunk)
+            if not chunks:
+                continue
+            for patient, stretches in zip(patients, self.stages.run(chunks), strict=True):
+                for stretch in stretches:
+                    self._fold(patient, stretch, out)
+
+    def _until_samples(self, patient: Patient, queue: deque[_Work], out: Output) -> Chunk | None:
+        """Work off a patient's queue up to and with its next stretch of samples."""
+        while queue:
+            work = queue.popleft()
+            if isinstance(work, _Samples):
+                chunk = self._chunk(patient, work)
+                if chunk is not None:
+                    return chunk
+            elif isinstance(work, _Begin):
+                self._begin(patient, work, out)
+            else:
+                self._entry(patient, work.entry, out)
+        return None
+
+    def _chunk(self, patient: Patient, work: _Samples) -> Chunk | None:
+        patient.now_ms = max(patient.now_ms, work.ms)
+        patient.next_sample += len(work.mv)
+        patient.clock.observe(patient.next_sample, work.ms)
+        skip = max(0, patient.skip_to - (patient.next_sample - len(work.mv)))
+        if skip >= len(work.mv):
+            return None
+        return Chunk(patient.slot, patient.rate, work.mv[skip:])
+
+    def _begin(self, patient: Patient, work: _Begin, out: Output) -> None:
+        step = work.step
+        if step is not None:
+            if patient.slot < 0:
+                patient.slot = self.stages.admit()
+            patient.device, patient.epoch = step.device, step.epoch
+            patient.rate, patient.leads = step.rate, step.leads
+            patient.clock.start(step.rate, step.sample, patient.now_ms)
+            self._alarms(patient, state.on_epoch(patient.book, step.epoch, patient.now_ms), out)
+        start = start_at(work.sample, patient.rate)
+        patient.next_sample, patient.skip_to = work.sample, first_sample(start, patient.rate)
+        self.stages.reset(patient.slot, min(len(patient.leads), MAX_ANALYSED), start)
+        patient.seen = start
+        if step is not None:
+            patient.rules = rules.new_state(DELAY, patient.limits, start)
+            patient.vitals.recent.clear()
+            patient.vitals.ectopic.clear()
+            patient.vitals.lead = ""
+
+    def _entry(self, patient: Patient, entry: Inbound, out: Output) -> None:
+        now = patient.now_ms = max(patient.now_ms, entry.server_ms)
+        if entry.kind is Entry.FRAME:
+            patient.last_frame_ms = now
+            if patient.silent:
+                patient.silent = False
+                self._evidence(patient, [Silence(patient.seen, 0.0)], out)
+                self._status(patient, out)
+        elif entry.kind is Entry.ACTION:
+            try:
+                action = unpack_action(entry.payload)
+            except (msgspec.DecodeError, msgspec.ValidationError):
+                out.refuse("action")
+                return
+            outcome = state.on_action(
+                patient.book, action.name, action.user, now, alarm=action.alarm, values=action.values
+            )
+            if not outcome.accepted:
+                out.refuse("action")
+            self._alarms(patient, outcome.changes, out)
+        elif entry.kind is Entry.DEVICE:
+            try:
+                note = unpack_note(entry.payload)
+            except (msgspec.DecodeError, msgspec.ValidationError):
+                out.refuse("note")
+                return
+            self._evidence(patient, [Note(patient.seen, note.name, note.value)], out)
+        elif entry.kind is Entry.TICK:
+            silence = (now - patient.last_frame_ms) / 1000 if patient.last_frame_ms else 0.0
+            if silence >= SILENT_S:
+                first = not patient.silent
+                patient.silent = True
+                self._evidence(patient, [Silence(patient.seen, silence)], out)
+                if first:
+                    self._status(patient, out)
+            self._alarms(patient, state.on_clock(patient.book, now), out)
+
+    # --- results -------------------------------------------------------------------------------------------------
+
+    def _fold(self, patient: Patient, stretch: Stretch, out: Output) -> None:
+        """Fold one stretch of signal: quality, beats and rhythm into the rules, all of it into events and a view."""
+        evidence: list[Evidence] = []
+        patient.seen = stretch.end
+        self._quality(patient, stretch, evidence, out)
+        for verdict in stretch.rhythms:
+            evidence.append(Rhythm(verdict.end, verdict.code, verdict.probability))
+            if verdict.code != patient.vitals.rhythm:
+                patient.vitals.rhythm = verdict.code
+                out.events.append((patient.id, _rhythm_event(patient, verdict)))
+        for beat in stretch.beats:
+            code, second = CLASSES[beat.best], CLASSES[beat.second]
+            evidence.append(Beat(beat.r, beat.decided, code, beat.p, beat.shape))
+            rr_ms = round(beat.rr_ms)
+            patient.vitals.beat(beat.r, rr_ms, code)
+            event = BeatEvent(
+                patient.id, patient.device, patient.epoch, round(beat.r * patient.rate / FS), patient.ms(beat.r),
+                code, round(beat.p, 4), second, round(beat.second_p, 4), rr_ms,
+            )  # fmt: skip
+            out.events.append((patient.id, event))
+        evidence.append(Horizon(stretch.end - DELAY, stretch.end))
+        self._evidence(patient, evidence, out)
+        if self._views:
+            out.views.append((patient.id, view_of(patient, stretch)))
+
+    def _quality(self, patient: Patient, stretch: Stretch, evidence: list[Evidence], out: Output) -> None:
+        vitals = patient.vitals
+        for number, (flags, lead) in enumerate(zip(stretch.flags.tolist(), stretch.lead.tolist(), strict=True)):
+            name = patient.leads[lead]
+            quality = quality_of(flags)
+            if quality == vitals.quality and name == vitals.lead:
+                continue
+            end = stretch.start + (number + 1) * BLOCK
+            note = f"analysed lead is {name} now" if vitals.lead not in ("", name) else ""
+            vitals.quality, vitals.lead = quality, name
+            evidence.append(Quality(end, name, quality == "lead_off", quality == "missing", quality == "noisy"))
+            self._status(patient, out, note)
+
+    def _status(self, patient: Patient, out: Output, note: str = "") -> None:
+        quality = "no_data" if patient.silent else patient.vitals.quality
+        event = StatusEvent(
+            patient.id, patient.device, patient.now_ms, patient.vitals.lead, patient.leads, quality, note
+        )
+        out.events.append((patient.id, event))
+
+    def _evidence(self, patient: Patient, evidence: Sequence[Evidence], out: Output) -> None:
+        if patient.rules is not None:
+            self._conditions(patient, rules.fold(patient.rules, evidence, patient.limits), out)
+
+    def _conditions(self, patient: Patient, conditions: Sequence[Condition], out: Output) -> None:
+        for condition in conditions:
+            out.conditions.append((patient.id, condition))
+            changes = state.on_condition(patient.book, condition, patient.now_ms, onset_ms=patient.ms(condition.onset))
+            self._alarms(patient, changes, out)
+
+    def _alarms(self, patient: Patient, changes: Sequence[state.AlarmChange], out: Output) -> None:
+        for change in changes:
+            out.events.append((patient.id, to_event(change, patient.id, patient.device, patient.rate or float(FS))))
+
+
+def quality_of(flags: int) -> str:
+    """Name the state of a block for people: good, noisy, lead_off or missing."""
+    if flags & Flag.MISSING:
+        return "missing"
+    if flags & BLIND:
+        return "lead_off"
+    return "noisy" if flags & Flag.NOISY else "good"
+
+
+def _rhythm_event(patient: Patient, verdict: RhythmVerdict) -> RhythmEvent:
+    sample = round(verdict.end * patient.rate / FS)
+    ms = patient.ms(verdict.end)
+    return RhythmEvent(
+        patient.id, patient.device, patient.epoch, sample, ms, verdict.code, round(verdict.probability, 4)
+    )

@@ -1,0 +1,113 @@
+"""Devices that are played: recordings and simulated patients, over one connection to the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from ingest.device import Connection, DeviceMeta, FleetClient
+from ingest.recordings import RecordingError, data_folder, find_record, read_record
+from ingest.replay import RecordingSource, Source, play
+from ingest.simulator import SimulatedSource
+from ingest.simulator_cast import cast_sources
+from rhythmwatch.addresses import BrokerAddress
+
+log = structlog.get_logger()
+
+
+def recording_sources(
+    records: Sequence[str],
+    data: Path | None,
+    leads: Sequence[str] | None = None,
+    *,
+    loop: bool = False,
+    start_s: float = 0.0,
+) -> list[RecordingSource]:
+    """Open records as devices ``mitdb-200`` (folder and name), or ``200`` where the folder is unknown.
+
+    Raises
+    ------
+    RecordingError
+        If a record can't be read, or `start_s` lies behind its end.
+    """
+    folder = data_folder(data)
+    sources: list[RecordingSource] = []
+    seen: dict[str, int] = {}
+    for name in records:
+        path = find_record(name, folder)
+        recording = read_record(path, leads or None)
+        if start_s >= recording.seconds:
+            raise RecordingError(
+                f"record {name} lasts {recording.seconds:.0f} s: --start {start_s:g} lies behind its end"
+            )
+        device = "-".join(part for part in (path.resolve().parent.name, path.name) if part)
+        seen[device] = seen.get(device, 0) + 1
+        if seen[device] > 1:
+            device = f"{device}-{seen[device]}"
+        start = round(start_s * recording.rate)
+        sources.append(RecordingSource(device, recording, start=start, loop=loop))
+    return sources
+
+
+async def play_devices(sources: Sequence[Source], broker: str, speed: float, stop: asyncio.Event) -> None:
+    """Publish sources until they end or `stop` is set.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        One a device.
+    broker : str
+        ``mqtt://`` address with an account that may publish for all of them.
+    speed : float
+        Times real time; 0 is as fast as it goes.
+    stop : asyncio.Event
+        Set to end it.
+    """
+    address = BrokerAddress.parse(broker)
+    connection = Connection(address.host, address.port, address.username, address.password)
+    now = time.time_ns() // 1_000_000
+    metas = [DeviceMeta(source.device, now, source.rate, source.leads, source.gain) for source in sources]
+    async with FleetClient(connection, metas) as client:
+        player = asyncio.create_task(play(sources, client, epoch=now, start_ms=now, speed=speed), name="player")
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait([player, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if player.done():
+                log.info("played", frames=player.result().frames)
+                await client.drain()
+        finally:
+            for task in (player, stopped):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+
+async def replay_records(
+    records: Sequence[str],
+    broker: str,
+    data: Path | None,
+    leads: Sequence[str] | None,
+    speed: float,
+    loop: bool,
+    start_s: float,
+    stop: asyncio.Event,
+) -> None:
+    """Replay records as devices; see `recording_sources` and `play_devices`."""
+    await play_devices(recording_sources(records, data, leads, loop=loop, start_s=start_s), broker, speed, stop)
+
+
+async def simulate_patients(
+    script: str, patients: int, broker: str, speed: float, seed: int, stop: asyncio.Event
+) -> None:
+    """Simulate patients as devices: all with one script, or the demo's cast."""
+    sources: Sequence[Source]
+    if script:
+        sources = [SimulatedSource(f"sim-{number + 1}", script, seed + number) for number in range(patients)]
+    else:
+        sources = cast_sources(patients)
+    await play_devices(sources, broker, speed, stop)

@@ -1,0 +1,179 @@
+"""All processes of one machine: bus and broker where none is named, the service, for the demo a source of patients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from bus.messages import DEFAULT_PARTITIONS
+from bus.server import embedded
+from ingest.broker import embedded_broker
+from ingest.recordings import data_folder, list_records
+from rhythmwatch.addresses import BrokerAddress
+from rhythmwatch.supervisor import Part, Supervisor
+
+DEMO_RECORDS: Final = ("200", "203", "207", "208", "214", "232", "105", "119", "106", "201", "221", "223")
+"""Records of mitdb that a demo takes first: they alarm."""
+READY_S: Final = 60.0
+POLL_S: Final = 0.1
+
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """What runs.
+
+    Attributes
+    ----------
+    state : Path
+        Directory of the embedded bus and broker, the database and the first password.
+    bus, broker, history : str
+        Addresses; empty means an embedded one.
+    workers : int
+        Worker processes; each gets an equal range of partitions.
+    source : tuple of str
+        Arguments of a source of patients, without the broker; empty for none.
+    """
+
+    state: Path
+    host: str
+    port: int
+    bus: str = ""
+    broker: str = ""
+    history: str = ""
+    workers: int = 1
+    source: tuple[str, ...] = ()
+
+
+def choose_source(data: Path | None, patients: int, speed: float) -> tuple[str, ...]:
+    """Choose what a demo plays: recordings of mitdb where there are some, else simulated patients.
+
+    Raises
+    ------
+    RecordingError
+        If a folder was named that does not exist.
+    """
+    folder = data_folder(data)
+    records = list_records(folder / "mitdb") if folder and (folder / "mitdb").is_dir() else []
+    if folder and not records:
+        records = list_records(folder)
+    if not records:
+        console.print(
+            "No recordings found, so the patients are simulated. For real ones: rhythmwatch data fetch mitdb",
+            style="yellow",
+        )
+        return ("simulate", "--patients", str(patients), "--speed", str(speed))
+    names = {path.name: path for path in records}
+    first = [name for name in DEMO_RECORDS if name in names]
+    order = [*first, *(name for name in names if name not in first)]
+    chosen = [str(names[order[number % len(order)]].resolve()) for number in range(patients)]
+    return ("replay", *chosen, "--loop", "--speed", str(speed))
+
+
+async def serve_station(station: Station, stop: asyncio.Event) -> None:
+    """Run the station until `stop` is set; nothing of it is left behind."""
+    state = station.state.resolve()
+    state.mkdir(parents=True, exist_ok=True)
+    console.print(f"state is kept in {state}", highlight=False)
+    async with contextlib.AsyncExitStack() as stack:
+        bus = station.bus or await stack.enter_async_context(embedded(state / "bus"))
+        broker, devices = station.broker, station.broker
+        if not broker:
+            inner = await stack.enter_async_context(embedded_broker(state / "broker"))
+            broker = BrokerAddress(inner.host, inner.port, inner.username, inner.password).url()
+            devices = BrokerAddress(inner.host, inner.port, inner.device_username, inner.device_password).url()
+        history = station.history or f"sqlite:///{state / 'history.db'}"
+        port = station.port or free_port(station.host)
+        password = _password(state / "password")
+        supervisor = Supervisor(_parts(station, bus, broker, devices, history, port, password))
+        running = asyncio.create_task(supervisor.run(stop), name="supervisor")
+        ready = asyncio.create_task(_until_ready(station.host, port), name="ready")
+        try:
+            await asyncio.wait([running, ready], return_when=asyncio.FIRST_COMPLETED)
+            if ready.done() and not stop.is_set():
+                if ready.result():
+                    _welcome(station.host, port, password)
+                else:
+                    console.print(
+                        f"the page did not answer within {READY_S:.0f} s; the log above says why", style="red"
+                    )
+            await running
+        finally:
+            ready.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await ready
+
+
+def _parts(station: Station, bus: str, broker: str, devices: str, history: str, port: int, password: str) -> list[Part]:
+    shared = {"RHYTHMWATCH_SUPERVISED": "1", "RHYTHMWATCH_BUS": bus, "RHYTHMWATCH_HISTORY": history}
+    web = {**shared, "RHYTHMWATCH_ADMIN_PASSWORD": password}
+    parts = [
+        Part("web", ("web", "--host", station.host, "--port", str(port)), web),
+        Part("ingest", ("ingest",), {**shared, "RHYTHMWATCH_BROKER": broker}),
+    ]
+    size = -(-DEFAULT_PARTITIONS // station.workers)
+    for number in range(station.workers):
+        last = min(DEFAULT_PARTITIONS, (number + 1) * size) - 1
+        span = f"{number * size}-{last}"
+        parts.append(Part(f"worker-{number + 1}", ("worker", "--partitions", span), shared))
+    parts.append(Part("historian", ("historian",), shared))
+    if station.source:
+        parts.append(Part("source", station.source, {**shared, "RHYTHMWATCH_BROKER": devices}, restart=False))
+    return parts
+
+
+def free_port(host: str) -> int:
+    """Find a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _password(path: Path) -> str:
+    """Read the first account's password, made at the first start."""
+    if path.exists():
+        return path.read_text(encoding="utf-8").strip()
+    password = secrets.token_urlsafe(12)
+    path.touch(mode=0o600)
+    path.write_text(password + "\n", encoding="utf-8")
+    return password
+
+
+async def _until_ready(host: str, port: int) -> bool:
+    loop = asyncio.get_running_loop()
+    until = loop.time() + READY_S
+    while loop.time() < until:
+        if await loop.run_in_executor(None, _healthy, f"http://{host}:{port}/healthz"):
+            return True
+        await asyncio.sleep(POLL_S)
+    return False
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 (an address of our own)
+            return int(answer.status) == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _welcome(host: str, port: int, password: str) -> None:
+    from web.auth import FIRST_USER
+
+    sys.stdout.write(
+        f"\nRhythmWatch is live:  http://{host}:{port}\n"
+        f"  user {FIRST_USER}, password {password}\n"
+        "  Not a medical device: not for diagnosis or treatment. Ctrl-C stops everything.\n\n"
+    )
+    sys.stdout.flush()

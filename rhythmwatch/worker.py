@@ -1,0 +1,203 @@
+"""The worker: takes partitions over, folds their entries through the pipeline, stores what comes out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from bus.errors import BusError, FencedError
+from bus.messages import DEFAULT_PARTITIONS, Inbound, pack, unpack_inbound
+from bus.streams import START, Bus, Commit, Position, Record
+from rhythmwatch.checkpoint import CheckpointError, dump, restore
+from rhythmwatch.models import Models
+from rhythmwatch.pipeline import Output, Pipeline
+
+log = structlog.get_logger()
+
+READ_COUNT: Final = 200
+BLOCK_MS: Final = 500
+GATHER_S: Final = 0.02
+"""Pause after a first entry, so that a read serves many patients at once."""
+CHECKPOINT_S: Final = 10.0
+EVENTS_KEPT_MS: Final = 3_600_000
+RETRY_S: Final = 0.5
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a worker has done."""
+
+    entries: int = 0
+    events: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+
+
+class Worker:
+    """Owner of some partitions.
+
+    Parameters
+    ----------
+    bus : Bus
+        Open connection.
+    models : Models
+        The networks.
+    partitions : iterable of int
+        To take over.
+    """
+
+    def __init__(self, bus: Bus, models: Models, partitions: Iterable[int], total: int = DEFAULT_PARTITIONS) -> None:
+        self.bus = bus
+        self.pipeline = Pipeline(models, total)
+        self.counters = Counters()
+        self._wanted = tuple(partitions)
+        self._epochs: dict[int, int] = {}
+        self._cursors: dict[int, Position] = {}
+        self._checkpointed: dict[int, float] = {}
+
+    async def take_over(self) -> None:
+        """Fence whoever had the partitions, load their checkpoints, and replay to where outputs are complete."""
+        now = asyncio.get_running_loop().time()
+        for number, partition in enumerate(self._wanted):
+            self._epochs[partition] = await self.bus.claim(partition)
+            checkpoint = await self.bus.load_checkpoint(partition)
+            after = checkpoint.state_position
+            if checkpoint.state is not None:
+                try:
+                    restore(self.pipeline, checkpoint.state)
+                except CheckpointError as error:
+                    log.warning("checkpoint not used, replaying from further back", partition=partition, why=str(error))
+                    after = START
+            while after != checkpoint.position:
+                records = await self.bus.read_range(partition, after, checkpoint.position)
+                if not records:
+                    break
+                self._fold({partition: records})
+                after = records[-1].position
+            self._cursors[partition] = checkpoint.position
+            # Spread, so that no commit carries the state of all partitions.
+            self._checkpointed[partition] = now - CHECKPOINT_S * number / len(self._wanted)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set or every partition has been taken by another worker."""
+        while not stop.is_set() and self._cursors:
+            try:
+                batches = await self.bus.read(self._cursors, count=READ_COUNT, block_ms=BLOCK_MS)
+                if batches and sum(len(records) for _, records in batches) < READ_COUNT:
+                    await asyncio.sleep(GATHER_S)
+                    known = dict(batches)
+                    ahead = {p: known[p][-1].position if p in known else at for p, at in self._cursors.items()}
+                    for partition, records in await self.bus.read(ahead, count=READ_COUNT):
+                        known[partition] = [*known.get(partition, ()), *records]
+                    batches = list(known.items())
+            except BusError as error:
+                log.warning("bus can't be read, trying again", why=str(error))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), RETRY_S)
+                continue
+            if batches:
+                await self._store(dict(batches), stop)
+
+    async def _store(self, batches: dict[int, list[Record]], stop: asyncio.Event) -> None:
+        output = self._fold(batches)
+        now = asyncio.get_running_loop().time()
+        commits: dict[int, Commit] = {}
+        events: dict[int, list[bytes]] = {partition: [] for partition in batches}
+        views: dict[int, list[bytes]] = {partition: [] for partition in batches}
+        for patient, event in output.events:
+            events[self.pipeline.partition(patient)].append(pack(event))
+        for patient, view in output.views:
+            views[self.pipeline.partition(patient)].append(pack(view))
+        trims: list[int] = []
+        for partition, records in batches.items():
+            state = None
+            if now - self._checkpointed[partition] >= CHECKPOINT_S:
+                state = dump(self.pipeline, partition)
+                self._checkpointed[partition] = now
+                trims.append(partition)
+            position = records[-1].position
+            commits[partition] = Commit(
+                partition, self._epochs[partition], position, events[partition], views[partition], state
+            )
+        if not await self._commit(commits, stop):
+            return
+        for partition, records in batches.items():
+            if partition in self._cursors:
+                self._cursors[partition] = records[-1].position
+        with contextlib.suppress(BusError):
+            for partition in trims:
+                if partition in self._cursors:
+                    position = self._cursors[partition]
+                    await self.bus.trim(partition, position)
+                    oldest = max(0, int(position.split("-")[0]) - EVENTS_KEPT_MS)
+                    await self.bus.trim(partition, f"{oldest}-0", "events")
+
+    def _fold(self, batches: dict[int, list[Record]]) -> Output:
+        entries: list[tuple[int, Inbound]] = []
+        refused = self.counters.refused
+        for partition, records in batches.items():
+            for record in records:
+                try:
+                    entries.append((partition, unpack_inbound(record.data)))
+                except ValueError:
+                    refused["entry"] = refused.get("entry", 0) + 1
+        output = self.pipeline.step(entries)
+        self.counters.entries += len(entries)
+        self.counters.events += len(output.events)
+        for reason, count in output.refused.items():
+            refused[reason] = refused.get(reason, 0) + count
+        if output.refused:
+            log.warning("entries refused", reasons=output.refused)
+        return output
+
+    async def _commit(self, commits: dict[int, Commit], stop: asyncio.Event) -> bool:
+        """Store outputs, again and again while the bus is away; False if told to stop before it came back."""
+        while True:
+            try:
+                answers = await self.bus.commit_all(list(commits.values()))
+            except BusError as error:
+                # Sending again is safe: outputs up to a position that is stored are not stored twice.
+                log.warning("outputs can't be stored, trying again", why=str(error))
+                if stop.is_set():
+                    return False
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), RETRY_S)
+                continue
+            for partition, answer in zip(commits, answers, strict=True):
+                if isinstance(answer, FencedError):
+                    log.warning("partition taken over by another worker", partition=partition)
+                    del self._cursors[partition]
+            return True
+
+
+async def work(url: str, partitions: Iterable[int], models: Models, stop: asyncio.Event) -> None:
+    """Run a worker as a process.
+
+    Parameters
+    ----------
+    url : str
+        Address of the bus.
+    partitions : iterable of int
+        To work on.
+    models : Models
+        The networks.
+    stop : asyncio.Event
+        Set to end it.
+    """
+    async with Bus(url) as bus:
+        worker = Worker(bus, models, partitions)
+        while not stop.is_set():
+            try:
+                await worker.take_over()
+                break
+            except BusError as error:
+                log.warning("bus can't be reached, trying again", why=str(error))
+                worker = Worker(bus, models, partitions)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), RETRY_S)
+        log.info("worker ready", partitions=len(tuple(partitions)), patients=len(worker.pipeline.patients))
+        await worker.run(stop)
