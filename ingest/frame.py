@@ -24,7 +24,8 @@ class FrameError(ValueError):
     ----------
     reason : str
         One short word from a closed list (``magic``, ``version``, ``length``, ``checksum``, ``device``, ``rate``,
-        ``leads``, ``gain``, ``samples``, ``clock``, ``json``, ``oversize``, ``topic``, ``note``); the name of its counter.
+        ``leads``, ``gain``, ``samples``, ``clock``, ``json``, ``oversize``, ``topic``, ``note``); it names
+        the counter.
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -3,7 +3,7 @@
 ========== ================================================================ =====================================
 topic      payload                                                          becomes
 ========== ================================================================ =====================================
-``status`` ``online`` or ``offline``, or ``{"status": "online"}``           `DeviceNote` of that name
+``status`` ``online`` or ``offline``, or ``{"name": "online"}``             `DeviceNote` of that name
 ``events`` ``{"name": "button"}``, ``{"name": "battery", "value": 0.83}``   `DeviceNote`; battery 0 to 1
 ``meta``   ``{"leads": ["MLII"], "rate": 250, "gain": 200, "firmware": ""}`` checked; every frame holds it anyway
 ========== ================================================================ =====================================
@@ -25,7 +25,7 @@ MAX_NOTE_BYTES: Final = 4_096
 class StatusNote(msgspec.Struct):
     """Payload of ``status``; also the last will."""
 
-    status: Literal["online", "offline"]
+    name: Literal["online", "offline"]
 
 
 class EventNote(msgspec.Struct):
@@ -61,7 +61,7 @@ def decode_status(payload: bytes) -> DeviceNote:
     if word in (b"online", b"offline"):
         return DeviceNote(word.decode())
     try:
-        return DeviceNote(_status.decode(payload).status)
+        return DeviceNote(_status.decode(payload).name)
     except (msgspec.DecodeError, RecursionError) as error:
         raise FrameError("note", f"status is online or offline: {error}") from error
 
