@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import aiomqtt
 import msgspec
@@ -28,6 +28,9 @@ from paho.mqtt.properties import Properties
 
 from ingest.codecs import encode_frame
 from ingest.frame import DEVICE_ID, Frame
+
+if TYPE_CHECKING:
+    from ingest.broker import Broker
 
 PREFIX: Final = "rw/v1"
 FIRMWARE: Final = "rhythmwatch"
@@ -42,7 +45,7 @@ def topic_of(device: str, leaf: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class BrokerAddress:
     """How to reach the broker.
 
     Attributes
@@ -71,6 +74,11 @@ class Connection:
     mqtt5: bool = True
     expiry_s: int = 3600
     keepalive_s: int = 20
+
+    @classmethod
+    def of(cls, broker: Broker) -> BrokerAddress:
+        """Take the address of an embedded broker, with its account for devices run by us."""
+        return cls(broker.host, broker.port, broker.device_username, broker.device_password, mqtt5=broker.mqtt5)
 
 
 class DeviceMeta(msgspec.Struct, frozen=True):
@@ -129,7 +137,7 @@ class FleetClient:
 
     Parameters
     ----------
-    connection : Connection
+    connection : BrokerAddress
         How to reach the broker.
     metas : iterable of DeviceMeta
         The devices; announced, retained, at every connect.
@@ -152,7 +160,7 @@ class FleetClient:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: BrokerAddress,
         metas: Iterable[DeviceMeta],
         *,
         inflight: int = 100,
@@ -207,7 +215,7 @@ class FleetClient:
         self._take(message)
 
     def note(self, device: str, name: str, value: float = 0.0) -> bool:
-        """Send a note on ``events`` such as ``button`` or ``battery``; returns and raises as `offer`."""
+        """Send a note on ``events``: ``button``, or ``battery`` (0 to 1); returns and raises as `offer`."""
         return self._take(_Message(topic_of(self._known(device), "events"), _note(name, value)))
 
     async def drain(self) -> None:
@@ -388,7 +396,7 @@ class DeviceClient(FleetClient):
 
     Parameters
     ----------
-    connection : Connection
+    connection : BrokerAddress
         How to reach the broker, with the device's own account.
     meta : DeviceMeta
         The device.
@@ -398,7 +406,7 @@ class DeviceClient(FleetClient):
 
     def __init__(
         self,
-        connection: Connection,
+        connection: BrokerAddress,
         meta: DeviceMeta,
         *,
         inflight: int = 20,

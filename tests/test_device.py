@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 
 from ingest.broker import Broker, embedded_broker
-from ingest.codecs import decode_frame
-from ingest.device import Connection, DeviceClient, DeviceMeta, FleetClient, topic_of
+from ingest.codecs import decode, decode_frame
+from ingest.device import BrokerAddress, DeviceClient, DeviceMeta, FleetClient, topic_of
 from ingest.frame import Frame
+from ingest.notes import decode_event, decode_meta, decode_status
 
 DEADLINE_S = 20.0
 
@@ -115,10 +117,8 @@ async def ward(broker: Broker) -> AsyncIterator[list[aiomqtt.Message]]:
             await asyncio.gather(task, return_exceptions=True)
 
 
-def connection(broker: Broker, port: int | None = None) -> Connection:
-    return Connection(
-        broker.host, port or broker.port, broker.device_username, broker.device_password, mqtt5=broker.mqtt5
-    )
+def address(broker: Broker, port: int | None = None) -> BrokerAddress:
+    return dataclasses.replace(BrokerAddress.of(broker), port=port or broker.port)
 
 
 def frames_in(got: list[aiomqtt.Message]) -> list[Frame]:
@@ -152,7 +152,7 @@ async def test_frames_arrive_in_order_with_meta_and_status_on_either_broker(brok
     The goodbye is looked for on mosquitto alone: amqtt forgets what a client sent just before it disconnected.
     """
     async with ward(broker) as got:
-        async with DeviceClient(connection(broker), meta()) as client:
+        async with DeviceClient(address(broker), meta()) as client:
             for seq in range(300):
                 assert client.offer(frame(seq))
             client.note("bed-1", "button", 1.0)
@@ -167,13 +167,16 @@ async def test_frames_arrive_in_order_with_meta_and_status_on_either_broker(brok
         metas = [msgspec.json.decode(m.payload, type=DeviceMeta) for m in got if str(m.topic).endswith("/meta")]
         assert metas == [meta()]
         assert names_in(got, "status")[0] == "online"
+        for message in got:
+            kind = str(message.topic).rsplit("/", 1)[1]
+            {"ecg": decode, "status": decode_status, "events": decode_event, "meta": decode_meta}[kind](message.payload)
 
 
 @pytest.mark.services
 async def test_what_was_taken_during_an_outage_arrives_afterwards_in_order(mosquitto: Broker):
     """A line cut twice in the middle of sending loses nothing, and nothing newer overtakes what is older."""
     async with ward(mosquitto) as got, Line(mosquitto).open() as line:
-        async with DeviceClient(connection(mosquitto, line.port), meta(), jitter=lambda: 0.0) as client:
+        async with DeviceClient(address(mosquitto, line.port), meta(), jitter=lambda: 0.0) as client:
             async with asyncio.timeout(DEADLINE_S):
                 await client.connected()
             for seq in range(400):
@@ -198,7 +201,7 @@ async def test_what_was_taken_during_an_outage_arrives_afterwards_in_order(mosqu
 async def test_frames_without_acknowledgement_are_sent_again_first(mosquitto: Broker):
     """A broker that falls silent after taking frames gets them again after the reconnect; none is lost."""
     async with ward(mosquitto) as got, Line(mosquitto).open() as line:
-        async with DeviceClient(connection(mosquitto, line.port), meta(), inflight=8, jitter=lambda: 0.0) as client:
+        async with DeviceClient(address(mosquitto, line.port), meta(), inflight=8, jitter=lambda: 0.0) as client:
             async with asyncio.timeout(DEADLINE_S):
                 await client.connected()
                 client.offer(frame(0))
@@ -220,7 +223,7 @@ async def test_frames_without_acknowledgement_are_sent_again_first(mosquitto: Br
 
 async def test_a_full_memory_drops_the_oldest_and_counts_it():
     """Without a broker the newest `keep` frames are kept, each drop is counted, and leaving the block says the rest."""
-    gone = Connection("127.0.0.1", 9)
+    gone = BrokerAddress("127.0.0.1", 9)
     async with DeviceClient(gone, meta(), keep=50, close_s=0.05) as client:
         kept = [client.offer(frame(seq)) for seq in range(80)]
         assert kept == [True] * 50 + [False] * 30
@@ -237,7 +240,7 @@ async def test_a_device_that_dies_leaves_its_will(mosquitto: Broker):
     async with (
         ward(mosquitto) as got,
         Line(mosquitto).open() as line,
-        DeviceClient(connection(mosquitto, line.port), meta(), close_s=0.1),
+        DeviceClient(address(mosquitto, line.port), meta(), close_s=0.1),
     ):
         await until(lambda: names_in(got, "status") == ["online"])
         line.cut()
@@ -249,7 +252,7 @@ async def test_one_connection_carries_a_fleet(mosquitto: Broker):
     """Sixty devices over one connection: each in its own order, offline at the end, waiting instead of dropping."""
     devices = [f"bed-{i}" for i in range(60)]
     async with ward(mosquitto) as got:
-        async with FleetClient(connection(mosquitto), [meta(d) for d in devices], keep=10) as client:
+        async with FleetClient(address(mosquitto), [meta(d) for d in devices], keep=10) as client:
             async with asyncio.timeout(DEADLINE_S):
                 for seq in range(30):
                     for device in devices:
@@ -268,7 +271,7 @@ async def test_commands_reach_the_device(mosquitto: Broker):
     """What the service writes on ``commands`` is handed to the device with its id."""
     got: list[tuple[str, bytes]] = []
     async with DeviceClient(
-        connection(mosquitto), meta(), on_command=lambda device, payload: got.append((device, payload))
+        address(mosquitto), meta(), on_command=lambda device, payload: got.append((device, payload))
     ) as client:
         async with asyncio.timeout(DEADLINE_S):
             await client.connected()
@@ -286,7 +289,7 @@ async def test_commands_reach_the_device(mosquitto: Broker):
 @pytest.mark.services
 async def test_a_wrong_password_is_told_and_tried_again(mosquitto: Broker):
     """The reason stands in the statistics; nothing is lost or sent."""
-    wrong = Connection(mosquitto.host, mosquitto.port, "devices", "wrong")
+    wrong = BrokerAddress(mosquitto.host, mosquitto.port, "devices", "wrong")
     async with DeviceClient(wrong, meta(), close_s=0.05, jitter=lambda: 0.0) as client:
         client.offer(frame(0))
         await until(lambda: client.stats.failures >= 2)
@@ -296,7 +299,7 @@ async def test_a_wrong_password_is_told_and_tried_again(mosquitto: Broker):
 
 async def test_what_is_no_device_of_the_client_is_refused():
     """Frames and notes of other devices, empty fleets, doubled ids and absurd limits are errors in words."""
-    here = Connection("127.0.0.1", 9)
+    here = BrokerAddress("127.0.0.1", 9)
     client = FleetClient(here, [meta()])
     with pytest.raises(ValueError, match="'bed-2' is not one of this client's"):
         client.offer(frame(0, "bed-2"))
@@ -313,4 +316,4 @@ async def test_what_is_no_device_of_the_client_is_refused():
 
 def test_a_password_is_not_shown():
     """The text of a connection, as a log may hold it, has no password in it."""
-    assert "secret" not in repr(Connection("host", password="secret"))
+    assert "secret" not in repr(BrokerAddress("host", password="secret"))
