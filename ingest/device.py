@@ -45,7 +45,7 @@ def topic_of(device: str, leaf: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerAddress:
+class Connection:
     """How to reach the broker.
 
     Attributes
@@ -76,7 +76,7 @@ class BrokerAddress:
     keepalive_s: int = 20
 
     @classmethod
-    def of(cls, broker: Broker) -> BrokerAddress:
+    def of(cls, broker: Broker) -> Connection:
         """Take the address of an embedded broker, with its account for devices run by us."""
         return cls(broker.host, broker.port, broker.device_username, broker.device_password, mqtt5=broker.mqtt5)
 
@@ -137,7 +137,7 @@ class FleetClient:
 
     Parameters
     ----------
-    connection : BrokerAddress
+    connection : Connection
         How to reach the broker.
     metas : iterable of DeviceMeta
         The devices; announced, retained, at every connect.
@@ -160,7 +160,7 @@ class FleetClient:
 
     def __init__(
         self,
-        connection: BrokerAddress,
+        connection: Connection,
         metas: Iterable[DeviceMeta],
         *,
         inflight: int = 100,
@@ -396,7 +396,7 @@ class DeviceClient(FleetClient):
 
     Parameters
     ----------
-    connection : BrokerAddress
+    connection : Connection
         How to reach the broker, with the device's own account.
     meta : DeviceMeta
         The device.
@@ -406,7 +406,7 @@ class DeviceClient(FleetClient):
 
     def __init__(
         self,
-        connection: BrokerAddress,
+        connection: Connection,
         meta: DeviceMeta,
         *,
         inflight: int = 20,

@@ -13,7 +13,7 @@ import pytest
 
 from ingest.broker import Broker, embedded_broker
 from ingest.codecs import decode, decode_frame
-from ingest.device import BrokerAddress, DeviceClient, DeviceMeta, FleetClient, topic_of
+from ingest.device import Connection, DeviceClient, DeviceMeta, FleetClient, topic_of
 from ingest.frame import Frame
 from ingest.notes import decode_event, decode_meta, decode_status
 
@@ -117,8 +117,8 @@ async def ward(broker: Broker) -> AsyncIterator[list[aiomqtt.Message]]:
             await asyncio.gather(task, return_exceptions=True)
 
 
-def address(broker: Broker, port: int | None = None) -> BrokerAddress:
-    return dataclasses.replace(BrokerAddress.of(broker), port=port or broker.port)
+def address(broker: Broker, port: int | None = None) -> Connection:
+    return dataclasses.replace(Connection.of(broker), port=port or broker.port)
 
 
 def frames_in(got: list[aiomqtt.Message]) -> list[Frame]:
@@ -223,7 +223,7 @@ async def test_frames_without_acknowledgement_are_sent_again_first(mosquitto: Br
 
 async def test_a_full_memory_drops_the_oldest_and_counts_it():
     """Without a broker the newest `keep` frames are kept, each drop is counted, and leaving the block says the rest."""
-    gone = BrokerAddress("127.0.0.1", 9)
+    gone = Connection("127.0.0.1", 9)
     async with DeviceClient(gone, meta(), keep=50, close_s=0.05) as client:
         kept = [client.offer(frame(seq)) for seq in range(80)]
         assert kept == [True] * 50 + [False] * 30
@@ -289,7 +289,7 @@ async def test_commands_reach_the_device(mosquitto: Broker):
 @pytest.mark.services
 async def test_a_wrong_password_is_told_and_tried_again(mosquitto: Broker):
     """The reason stands in the statistics; nothing is lost or sent."""
-    wrong = BrokerAddress(mosquitto.host, mosquitto.port, "devices", "wrong")
+    wrong = Connection(mosquitto.host, mosquitto.port, "devices", "wrong")
     async with DeviceClient(wrong, meta(), close_s=0.05, jitter=lambda: 0.0) as client:
         client.offer(frame(0))
         await until(lambda: client.stats.failures >= 2)
@@ -299,7 +299,7 @@ async def test_a_wrong_password_is_told_and_tried_again(mosquitto: Broker):
 
 async def test_what_is_no_device_of_the_client_is_refused():
     """Frames and notes of other devices, empty fleets, doubled ids and absurd limits are errors in words."""
-    here = BrokerAddress("127.0.0.1", 9)
+    here = Connection("127.0.0.1", 9)
     client = FleetClient(here, [meta()])
     with pytest.raises(ValueError, match="'bed-2' is not one of this client's"):
         client.offer(frame(0, "bed-2"))
@@ -316,4 +316,4 @@ async def test_what_is_no_device_of_the_client_is_refused():
 
 def test_a_password_is_not_shown():
     """The text of a connection, as a log may hold it, has no password in it."""
-    assert "secret" not in repr(BrokerAddress("host", password="secret"))
+    assert "secret" not in repr(Connection("host", password="secret"))
