@@ -294,9 +294,7 @@ class Pipeline:
             except (msgspec.DecodeError, msgspec.ValidationError):
                 out.refuse("action")
                 return
-            outcome = state.on_action(
-                patient.book, action.name, action.user, now, alarm=action.alarm, values=action.values
-            )
+            outcome = state.on_action(patient.book, action.name, action.user, action.alarm, action.values, now)
             if not outcome.accepted:
                 out.refuse("action")
             self._alarms(patient, outcome.changes, out)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -116,10 +116,15 @@ class Stages:
         The networks.
     capacity : int
         Rows to begin with; the stores double when they are full.
+    clock : callable, optional
+        Seconds; with it `spent` sums up what each stage took.
     """
 
-    def __init__(self, models: Models, capacity: int = 16) -> None:
+    def __init__(self, models: Models, capacity: int = 16, clock: Callable[[], float] | None = None) -> None:
         self.models = models
+        self.spent: dict[str, float] = {}
+        self._clock = clock
+        self._lap_at = 0.0
         self._stores: dict[str, NDArray[Any]] = {
             "frontend": frontend.new_states(capacity),
             "qrs": qrs.new_states(capacity),
@@ -207,13 +212,42 @@ class Stages:
     def _pass(
         self, slots: NDArray[np.int64], batch: list[tuple[int, NDArray[np.float32]]], chunks: Sequence[Chunk]
     ) -> list[Stretch]:
+        self._lap()
         signal, leads = self._front(slots, batch, chunks)
+        self._lap("front end")
         peaks = qrs.step(self._stores["qrs"], slots, signal, self.models.qrs)
+        self._lap("qrs")
         columns = spectrogram.step(self._stores["spectrogram"], slots, signal)
+        self._lap("spectrogram")
         rows = features.step(self._stores["features"], slots, self._stores["spectrogram"], signal, peaks)
+        self._lap("beat features")
         probabilities = self.models.beats.classify(rows)
+        self._lap("beat network")
         windows = rhythm.step(self._stores["rhythm"], slots, signal, peaks)
-        verdicts = rhythm.decide(self._stores["rhythm"], slots, windows, self.models.rhythm.classify(windows))
+        self._lap("rhythm features")
+        scores = self.models.rhythm.classify(windows)
+        self._lap("rhythm network")
+        verdicts = rhythm.decide(self._stores["rhythm"], slots, windows, scores)
+        stretches = self._stretches(signal, leads, columns, rows, probabilities, verdicts)
+        self._lap("results")
+        return stretches
+
+    def _lap(self, name: str = "") -> None:
+        if self._clock is not None:
+            now = self._clock()
+            if name:
+                self.spent[name] = self.spent.get(name, 0.0) + now - self._lap_at
+            self._lap_at = now
+
+    @staticmethod
+    def _stretches(
+        signal: Signal,
+        leads: NDArray[np.int8],
+        columns: spectrogram.Columns,
+        rows: features.Rows,
+        probabilities: NDArray[np.float32],
+        verdicts: rhythm.Verdicts,
+    ) -> list[Stretch]:
         beats_of = _beats(rows, probabilities)
         rhythms_of = [
             RhythmVerdict(end, rhythm.CODES[code], p)

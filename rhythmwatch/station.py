@@ -9,6 +9,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from ingest.broker import embedded_broker
 from ingest.recordings import data_folder, list_records
 from rhythmwatch.addresses import BrokerAddress
 from rhythmwatch.supervisor import Part, Supervisor
+from web.auth import FIRST_USER
 
 DEMO_RECORDS: Final = ("200", "203", "207", "208", "214", "232", "105", "119", "106", "201", "221", "223")
 """Records of mitdb that a demo takes first: they alarm."""
@@ -81,11 +83,22 @@ def choose_source(data: Path | None, patients: int, speed: float) -> tuple[str, 
     return ("replay", *chosen, "--loop", "--speed", str(speed))
 
 
-async def serve_station(station: Station, stop: asyncio.Event) -> None:
-    """Run the station until `stop` is set; nothing of it is left behind."""
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A station that runs: its addresses and its processes."""
+
+    supervisor: Supervisor
+    url: str
+    password: str
+    devices: str
+
+
+@contextlib.asynccontextmanager
+async def running_station(station: Station, stop: asyncio.Event) -> AsyncIterator[Running]:
+    """Run the station for as long as the block lasts; nothing of it is left behind."""
     state = station.state.resolve()
     state.mkdir(parents=True, exist_ok=True)
-    console.print(f"state is kept in {state}", highlight=False)
+    console.print(f"state is kept in {state}", highlight=False, soft_wrap=True)
     async with contextlib.AsyncExitStack() as stack:
         bus = station.bus or await stack.enter_async_context(embedded(state / "bus"))
         broker, devices = station.broker, station.broker
@@ -98,21 +111,31 @@ async def serve_station(station: Station, stop: asyncio.Event) -> None:
         password = _password(state / "password")
         supervisor = Supervisor(_parts(station, bus, broker, devices, history, port, password))
         running = asyncio.create_task(supervisor.run(stop), name="supervisor")
-        ready = asyncio.create_task(_until_ready(station.host, port), name="ready")
         try:
-            await asyncio.wait([running, ready], return_when=asyncio.FIRST_COMPLETED)
-            if ready.done() and not stop.is_set():
-                if ready.result():
-                    _welcome(station.host, port, password)
-                else:
-                    console.print(
-                        f"the page did not answer within {READY_S:.0f} s; the log above says why", style="red"
-                    )
-            await running
+            yield Running(supervisor, f"http://{station.host}:{port}", password, devices)
         finally:
-            ready.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await ready
+            stop.set()
+            await running
+
+
+async def serve_station(station: Station, stop: asyncio.Event) -> None:
+    """Run the station until `stop` is set, and say where the page is once it answers."""
+    async with running_station(station, stop) as running:
+        ready = asyncio.create_task(until_ready(running.url), name="ready")
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait([stopped, ready], return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                if ready.result():
+                    _welcome(running)
+                else:
+                    console.print(f"the page did not answer in {READY_S:.0f} s; the log above says why", style="red")
+            await stop.wait()
+        finally:
+            for task in (ready, stopped):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
 
 
 def _parts(station: Station, bus: str, broker: str, devices: str, history: str, port: int, password: str) -> list[Part]:
@@ -150,11 +173,12 @@ def _password(path: Path) -> str:
     return password
 
 
-async def _until_ready(host: str, port: int) -> bool:
+async def until_ready(url: str) -> bool:
+    """Wait until the page and what feeds it are well; False after `READY_S`."""
     loop = asyncio.get_running_loop()
     until = loop.time() + READY_S
     while loop.time() < until:
-        if await loop.run_in_executor(None, _healthy, f"http://{host}:{port}/healthz"):
+        if await loop.run_in_executor(None, _healthy, f"{url}/healthz"):
             return True
         await asyncio.sleep(POLL_S)
     return False
@@ -168,12 +192,10 @@ def _healthy(url: str) -> bool:
         return False
 
 
-def _welcome(host: str, port: int, password: str) -> None:
-    from web.auth import FIRST_USER
-
+def _welcome(running: Running) -> None:
     sys.stdout.write(
-        f"\nRhythmWatch is live:  http://{host}:{port}\n"
-        f"  user {FIRST_USER}, password {password}\n"
+        f"\nRhythmWatch is live:  {running.url}\n"
+        f"  user {FIRST_USER}, password {running.password}\n"
         "  Not a medical device: not for diagnosis or treatment. Ctrl-C stops everything.\n\n"
     )
     sys.stdout.flush()

@@ -1,0 +1,58 @@
+"""The web process: the pages' application under uvicorn, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+from uvicorn import Server
+
+from alerts.store import Store
+from web.app import create_app
+from web.auth import FIRST_USER
+from web.server import make_server
+from web.settings import WebSettings
+
+
+class _Guest(Server):
+    """uvicorn inside a process whose signals are handled already."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the process."""
+        yield
+
+
+def first_account(history: str, password: str) -> None:
+    """Make the first account with a password that was chosen outside, unless there is an account already."""
+    with Store(history) as store:
+        store.upgrade()
+        if store.count_users() == 0:
+            store.create_user(FIRST_USER, password)
+
+
+async def serve_pages(bus: str, history: str, host: str, port: int, password: str | None, stop: asyncio.Event) -> None:
+    """Serve the pages until `stop` is set.
+
+    Parameters
+    ----------
+    bus, history : str
+        Addresses of the bus and the history database.
+    host, port
+        Where to listen.
+    password : str, optional
+        Of the first account; without it one is made and printed.
+    stop : asyncio.Event
+        Set to end it.
+    """
+    if password:
+        await asyncio.to_thread(first_account, history, password)
+    settings = WebSettings(redis_url=bus, database_url=history)
+    server = _Guest(make_server(create_app(settings), host, port).config)
+    serving = asyncio.create_task(server.serve(), name="uvicorn")
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    stopped.cancel()
+    await serving
