@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
+import aiomqtt
 import msgspec
 
 from bus.child import hold, make_folder, spawn, stop, tail
@@ -116,21 +117,23 @@ async def embedded_broker(
 
 
 async def _until_up(process: asyncio.subprocess.Process, broker: Broker, log: Path, start_s: float) -> bool:
-    """Wait until the port accepts; False if the child ended, for instance because another program took the port."""
+    """Wait until the login works; False if the child ended, for instance because another program has the port."""
+    protocol = aiomqtt.ProtocolVersion.V5 if broker.mqtt5 else aiomqtt.ProtocolVersion.V311
     try:
         async with asyncio.timeout(start_s):
             while process.returncode is None:
                 try:
-                    _, writer = await asyncio.open_connection(broker.host, broker.port)
-                except OSError:
+                    async with aiomqtt.Client(
+                        broker.host,
+                        broker.port,
+                        username=broker.username,
+                        password=broker.password,
+                        protocol=protocol,
+                        timeout=1.0,
+                    ):
+                        return True
+                except aiomqtt.MqttError:
                     await asyncio.sleep(0.02)
-                    continue
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
-                # Whoever accepted must be the child: it would have ended if the port had been taken before.
-                await asyncio.sleep(0.02)
-                return process.returncode is None
     except TimeoutError:
         raise ServerError(f"the broker did not come up in {start_s:g} s; see {log}:\n{tail(log)}") from None
     return False
