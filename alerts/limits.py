@@ -87,8 +87,8 @@ HIGHER: Final[Mapping[Kind, tuple[Kind, ...]]] = MappingProxyType(
     {
         Kind.VTACH: _VENTRICULAR[:1],
         Kind.NSVT: _VENTRICULAR[:2],
-        Kind.PVC_PAIR: _VENTRICULAR[:3],
-        Kind.PVC_RATE: _VENTRICULAR,
+        Kind.PVC_PAIR: (*_VENTRICULAR[:3], Kind.VENT_RHYTHM),
+        Kind.PVC_RATE: (*_VENTRICULAR, Kind.VENT_RHYTHM),
         Kind.VENT_RHYTHM: _VENTRICULAR[:2],
         Kind.BIGEMINY: _VENTRICULAR[:2],
         Kind.TRIGEMINY: _VENTRICULAR[:2],
