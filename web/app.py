@@ -1,0 +1,73 @@
+"""The web application: what it opens, keeps and closes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from web.auth import first_account
+from web.gate import Gate
+from web.hub import Hub
+from web.pages import UI
+from web.parts import OpenParts
+from web.production import open_parts
+from web.routes import router
+from web.security import SecurityHeaders
+from web.settings import WebSettings
+
+
+def say(text: str) -> None:
+    """Tell the person who started the server."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def create_app(
+    settings: WebSettings, *, parts: OpenParts = open_parts, announce: Callable[[str], None] = say
+) -> FastAPI:
+    """Make the application.
+
+    Parameters
+    ----------
+    settings : WebSettings
+        See there.
+    parts : callable
+        Opens what the pages need (feed, actions, stores) as an async context manager; the default opens the bus at
+        ``settings.redis_url`` and the store at ``settings.database_url``.
+    announce : callable
+        Gets the line with the generated password at a first start.
+
+    Returns
+    -------
+    FastAPI
+        Ready for uvicorn (see `web.server`).
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with parts(settings) as opened:
+            gate = Gate(settings, opened.accounts, opened.sessions)
+            made = await asyncio.to_thread(first_account, opened.accounts, gate.passwords)
+            if made is not None:
+                announce(f"first start: log in as {made[0]} with the password {made[1]} (shown only once)")
+            hub = Hub(opened.feed, opened.alarms, settings)
+            app.state.gate, app.state.hub, app.state.actions = gate, hub, opened.actions
+            reader = asyncio.create_task(hub.run(), name="hub")
+            try:
+                yield
+            finally:
+                reader.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await reader
+
+    app = FastAPI(title="RhythmWatch", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.settings = settings
+    app.add_middleware(SecurityHeaders)
+    app.mount("/ui", StaticFiles(directory=UI), name="ui")
+    app.include_router(router)
+    return app

@@ -1,0 +1,42 @@
+"""What an app is made of, so that a test can put another part in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from bus.messages import Action
+from web.auth import Accounts, Sessions
+from web.feed import Feed
+from web.hub import OpenAlarms
+from web.settings import WebSettings
+
+
+class Actions(Protocol):
+    """Where staff actions go: the patient's partition, so that they are entries of its one order."""
+
+    async def append(self, patient: str, action: Action) -> None:
+        """Store an action; returns once the bus has it, raises `bus.errors.BusError` when it can't."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything outside the process that the pages need."""
+
+    feed: Feed
+    actions: Actions
+    alarms: OpenAlarms
+    accounts: Accounts
+    sessions: Sessions
+
+
+OpenParts: TypeAlias = Callable[[WebSettings], AbstractAsyncContextManager[Parts]]
+
+
+def now_ms() -> int:
+    """Server wall clock, ms."""
+    return int(time.time() * 1000)

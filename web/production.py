@@ -1,0 +1,44 @@
+"""The real parts: the bus and the alarm store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from redis.asyncio import Redis
+
+from alerts.store import Store
+from bus.messages import Action, Entry, Inbound, pack, pack_inbound, partition_of
+from bus.streams import Bus
+from web.auth import RedisSessions
+from web.feed import BusFeed
+from web.parts import Parts, now_ms
+from web.settings import WebSettings
+
+
+class BusActions:
+    """Staff actions as entries of the patient's partition."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def append(self, patient: str, action: Action) -> None:
+        """Store an action; `bus.errors.BusError` when the bus can't take it."""
+        entry = pack_inbound(Inbound(Entry.ACTION, now_ms(), patient, pack(action)))
+        await self._bus.append_in([(partition_of(patient, self._bus.partitions), entry)])
+
+
+@contextlib.asynccontextmanager
+async def open_parts(settings: WebSettings) -> AsyncIterator[Parts]:
+    """Open bus and store, and close them at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        store = Store(settings.database_url)
+        stack.push_async_callback(asyncio.to_thread, store.close)
+        await asyncio.to_thread(store.upgrade)
+        # A connection of its own for each: a reader that blocks must not hold an acknowledgement up.
+        reading = await stack.enter_async_context(Bus(settings.redis_url, partitions=settings.partitions))
+        writing = await stack.enter_async_context(Bus(settings.redis_url, partitions=settings.partitions))
+        sessions: Redis = Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
+        stack.push_async_callback(sessions.aclose)
+        yield Parts(BusFeed(reading), BusActions(writing), store, store, RedisSessions(sessions))

@@ -1,0 +1,159 @@
+"""Addresses of the pages, the staff's actions, the websocket and the health answer."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response, WebSocket
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from starlette.requests import HTTPConnection
+
+from bus.errors import BusError
+from bus.messages import Action
+from web.auth import COOKIE, Session
+from web.client import CLOSE_FOREIGN, CLOSE_LOGGED_OUT, Client
+from web.gate import Gate, TooManyTriesError
+from web.hub import Hub
+from web.pages import login_page, wall_page
+from web.parts import Actions
+from web.settings import WebSettings
+
+log = logging.getLogger("web")
+router = APIRouter()
+
+
+def settings_of(connection: HTTPConnection) -> WebSettings:
+    """Settings of the app."""
+    return cast(WebSettings, connection.app.state.settings)
+
+
+def gate_of(connection: HTTPConnection) -> Gate:
+    """Door of the app."""
+    return cast(Gate, connection.app.state.gate)
+
+
+def hub_of(connection: HTTPConnection) -> Hub:
+    """Hub of the app."""
+    return cast(Hub, connection.app.state.hub)
+
+
+async def member(request: Request) -> Session:
+    """Let only who is logged in pass."""
+    session = await gate_of(request).session(request)
+    if session is None:
+        raise HTTPException(401, "You are logged out. Log in again.")
+    return session
+
+
+async def acting_member(request: Request) -> Session:
+    """Let only who is logged in pass, and only from our own page."""
+    session = await member(request)
+    if not gate_of(request).may_act(request, session):
+        raise HTTPException(403, "This did not come from our page. Reload it and try again.")
+    return session
+
+
+@router.get("/", response_class=HTMLResponse)
+@router.get("/patient/{patient:path}", response_class=HTMLResponse)
+@router.get("/alarms", response_class=HTMLResponse)
+async def page(request: Request) -> Response:
+    """The one page; its address decides what it shows."""
+    if await gate_of(request).session(request) is None:
+        return RedirectResponse("/login", 303)
+    return HTMLResponse(wall_page())
+
+
+@router.get("/login", response_class=HTMLResponse)
+async def show_login(request: Request) -> Response:
+    """The log-in form."""
+    if await gate_of(request).session(request) is not None:
+        return RedirectResponse("/", 303)
+    return HTMLResponse(login_page(settings_of(request).ward))
+
+
+@router.post("/login")
+async def log_in(
+    request: Request,
+    user: Annotated[str, Form(max_length=64)] = "",
+    password: Annotated[str, Form(max_length=256)] = "",
+) -> Response:
+    """Open a session and go to the wall, or say what is wrong."""
+    settings, gate = settings_of(request), gate_of(request)
+    if not gate.own_page(request.headers):
+        return HTMLResponse(login_page(settings.ward, "This did not come from our page. Try again here."), 403)
+    try:
+        fresh = await gate.log_in(request.client.host if request.client else "", user, password)
+    except TooManyTriesError as error:
+        text = f"Too many tries. Wait {error.wait_s:.0f} s, then try again."
+        return HTMLResponse(login_page(settings.ward, text), 429, {"Retry-After": f"{error.wait_s:.0f}"})
+    if fresh is None:
+        log.warning("log-in refused")
+        return HTMLResponse(login_page(settings.ward, "Name or password is wrong."), 403)
+    answer = RedirectResponse("/", 303)
+    answer.set_cookie(
+        COOKIE,
+        fresh.cookie,
+        max_age=int(settings.session_hours * 3600),
+        httponly=True,
+        samesite="strict",
+        secure=settings.secure_cookie,
+    )
+    return answer
+
+
+@router.post("/api/logout")
+async def log_out(request: Request, _: Annotated[Session, Depends(acting_member)]) -> Response:
+    """End the session; its open pages go back to the log-in."""
+    await gate_of(request).log_out(request)
+    answer = JSONResponse({"status": "logged out"})
+    answer.delete_cookie(COOKIE)
+    return answer
+
+
+@router.get("/api/session")
+async def show_session(request: Request, mine: Annotated[Session, Depends(member)]) -> dict[str, str | int]:
+    """Who is logged in, and the token that its acts need."""
+    return {"user": mine.user, "csrf": mine.csrf, "until_ms": mine.until_ms, "ward": settings_of(request).ward}
+
+
+@router.post("/api/alarms/{alarm_id:path}/ack", status_code=202)
+async def acknowledge(
+    request: Request, alarm_id: str, mine: Annotated[Session, Depends(acting_member)]
+) -> dict[str, str]:
+    """Store an acknowledgement in the patient's stream; the alarm itself tells the pages when it was done."""
+    alarm = hub_of(request).board.alarms.get(alarm_id)
+    if alarm is None:
+        raise HTTPException(404, "This alarm is not known. Reload the page.")
+    if alarm.presence in ("on", "latched"):
+        actions = cast(Actions, request.app.state.actions)
+        try:
+            await actions.append(alarm.patient, Action("ack", mine.user, alarm_id))
+        except BusError as error:
+            log.warning("acknowledgement not stored: %s", error)
+            raise HTTPException(503, "Not acknowledged: the server can't reach the bus. Try again.") from error
+    return {"presence": alarm.presence}
+
+
+@router.get("/healthz")
+async def healthz(request: Request) -> JSONResponse:
+    """Figures of this process; 503 when its feed is dead."""
+    health = hub_of(request).health()
+    return JSONResponse(health, 200 if health["status"] == "ok" else 503)
+
+
+@router.websocket("/ws")
+async def websocket(socket: WebSocket) -> None:
+    """Live states and waveform for a page."""
+    gate = gate_of(socket)
+    session = await gate.session(socket)
+    if session is None:
+        await socket.close(CLOSE_LOGGED_OUT)
+    elif not gate.own_page(socket.headers):
+        await socket.close(CLOSE_FOREIGN)
+    else:
+
+        async def alive() -> bool:
+            return await gate.session(socket) is not None
+
+        await Client(socket, hub_of(socket), settings_of(socket), alive).run(session.user)

@@ -1,0 +1,94 @@
+// The list of alarms, open ones or all that this server remembers.
+// @ts-check
+import { h, put, sign } from "./dom.js";
+import { age, against, clock, kindName } from "./format.js";
+import { PRESENCE, PRIORITY, T } from "./texts.js";
+import { level, urgency, waits } from "./ward.js";
+
+/**
+ * Button to acknowledge, where there is something to acknowledge.
+ * @param {import("./ward.js").Alarm} alarm @param {import("./acts.js").Acts} acts
+ */
+export function ackButton(alarm, acts) {
+  if (!waits(alarm)) return h("span");
+  const state = acts.state(alarm.id);
+  return h("button", { class: "ack", type: "button", disabled: state === "sent", title: state === "failed" ? T.ackFailed : null,
+    "aria-label": `${T.acknowledge}: ${alarm.patient}, ${kindName(alarm.kind)}`, onclick: () => acts.acknowledge(alarm.id) },
+    state === "sent" ? T.acknowledging : state === "failed" ? `${T.acknowledge} ↻` : T.acknowledge);
+}
+
+/** @param {import("./ward.js").Alarm} alarm */
+export function stateText(alarm) {
+  if (alarm.acked_by) return `${PRESENCE[alarm.presence]}${alarm.presence === "ack" ? " by" : " · seen by"} ${alarm.acked_by}${alarm.acked_ms ? `, ${clock(alarm.acked_ms)}` : ""}`;
+  return PRESENCE[alarm.presence] ?? alarm.presence;
+}
+
+export class AlarmList {
+  /**
+   * @param {import("./ward.js").Ward} ward
+   * @param {import("./link.js").Link} link
+   * @param {import("./acts.js").Acts} acts
+   */
+  constructor(ward, link, acts) {
+    this.ward = ward;
+    this.acts = acts;
+    this.all = false;
+    this.body = h("tbody");
+    /** @type {[Node, number][]} */
+    this.ages = [];
+    const seg = h("div", { class: "seg", role: "group" },
+      h("button", { type: "button", onclick: () => this.choose(false) }, T.showOpen),
+      h("button", { type: "button", onclick: () => this.choose(true) }, T.showAll));
+    this.seg = seg;
+    this.empty = h("p", { class: "empty" });
+    this.table = h("table", {}, h("thead", {}, h("tr", {},
+      ...[[T.colAlarm, ""], [T.colBed, ""], [T.colValue, ""], [T.colOnset, "opt"], [T.colAge, ""], [T.colState, "opt"], ["", ""]]
+        .map(([text, extra]) => h("th", { class: extra || null, scope: "col" }, text)))), this.body);
+    this.root = h("div", { class: "list" }, h("div", { class: "list-head" }, h("h1", {}, T.alarms), seg),
+      h("div", { class: "card" }, this.table, this.empty));
+    this.redraw = () => this.draw();
+    ward.addEventListener("alarms", this.redraw);
+    acts.addEventListener("change", this.redraw);
+    link.watch([], null);
+    this.draw();
+  }
+
+  close() {
+    this.ward.removeEventListener("alarms", this.redraw);
+    this.acts.removeEventListener("change", this.redraw);
+  }
+
+  /** @param {boolean} all */
+  choose(all) {
+    this.all = all;
+    this.draw();
+  }
+
+  draw() {
+    [...this.seg.children].forEach((button, i) => button.setAttribute("aria-pressed", String(Boolean(i) === this.all)));
+    const alarms = this.all ? [...this.ward.alarms.values()].sort(urgency) : this.ward.open();
+    this.table.hidden = !alarms.length;
+    this.empty.hidden = alarms.length > 0;
+    put(this.empty, this.all ? T.noneAll : T.noneOpen);
+    this.ages = [];
+    this.body.replaceChildren(...alarms.map((alarm) => {
+      const since = h("td");
+      this.ages.push([since, alarm.presence === "off" ? 0 : alarm.raised_ms]);
+      return h("tr", { "data-level": level(alarm), "data-presence": alarm.presence, "data-alarm": alarm.id },
+        h("td", {}, h("div", { class: "what" }, sign(level(alarm)), h("div", {}, kindName(alarm.kind),
+          h("small", {}, alarm.technical ? PRIORITY[0] : `${PRIORITY[alarm.priority]}${alarm.detail ? ` · ${alarm.detail}` : ""}`)))),
+        h("td", {}, h("a", { class: "bed", href: `/patient/${encodeURIComponent(alarm.patient)}` }, alarm.patient)),
+        h("td", {}, against(alarm)), h("td", { class: "opt" }, clock(alarm.onset_ms)), since,
+        h("td", { class: "opt" }, stateText(alarm)), h("td", { class: "num" }, ackButton(alarm, this.acts)));
+    }));
+    this.tick();
+  }
+
+  frame() {}
+
+  recolour() {}
+
+  tick() {
+    for (const [node, since] of this.ages) put(node, since ? age(this.ward.now() - since) : "–");
+  }
+}

@@ -1,0 +1,208 @@
+// One patient: waveform on ECG paper, spectrogram under it on the same time axis, beats with their class, alarms.
+// @ts-check
+import { h, mark, put, sign } from "./dom.js";
+import { age, against, clock, kindName, rhythmName } from "./format.js";
+import { ackButton, stateText } from "./list.js";
+import { Sweep, paper } from "./sweep.js";
+import { BEATS, QUALITY, T } from "./texts.js";
+import { level } from "./ward.js";
+
+const SPEEDS = [25, 50];
+const GAINS = [5, 10, 20, null];
+const ROWS = 14;
+
+export class Patient {
+  /**
+   * @param {string} name
+   * @param {import("./ward.js").Ward} ward
+   * @param {import("./link.js").Link} link
+   * @param {import("./acts.js").Acts} acts
+   * @param {import("./prefs.js").Prefs} prefs
+   * @param {import("./sweep.js").Palette} palette
+   */
+  constructor(name, ward, link, acts, prefs, palette) {
+    this.name = name;
+    this.ward = ward;
+    this.acts = acts;
+    this.prefs = prefs;
+    this.palette = palette;
+    /** @type {Sweep | null} */
+    this.sweep = null;
+    this.axisFor = "";
+    this.beatCount = -1;
+    this.changes = -1;
+    this.root = h("div", { class: "patient" });
+    this.redraw = () => (this.sweep ? this.alarms() : this.build());
+    ward.addEventListener("beds", this.redraw);
+    ward.addEventListener("alarms", this.redraw);
+    acts.addEventListener("change", this.redraw);
+    link.watch([name], name);
+    this.build();
+  }
+
+  close() {
+    for (const what of ["beds", "alarms"]) this.ward.removeEventListener(what, this.redraw);
+    this.acts.removeEventListener("change", this.redraw);
+    this.papers?.disconnect();
+    this.sweep?.close();
+  }
+
+  build() {
+    const bed = this.ward.beds.get(this.name);
+    if (!bed) {
+      this.root.replaceChildren(h("p", { class: "empty" }, this.ward.synced ? T.unknownPatient(this.name) : T.loading));
+      return;
+    }
+    this.bed = bed;
+    const paperCanvas = h("canvas");
+    const wave = h("canvas", { class: "wave" });
+    const heat = h("canvas", { class: "heat" });
+    this.rhythm = h("span", { class: "rhythm" });
+    this.axis = h("div");
+    this.hr = h("b");
+    this.hrNote = h("span", { class: "unit" });
+    this.vitalRhythm = h("span");
+    this.vital = h("div", { class: "card vital" }, this.hr, this.vitalRhythm, this.hrNote);
+    this.facts = /** @type {Record<string, HTMLElement>} */ ({});
+    const facts = h("dl", { class: "card facts" });
+    for (const [key, text] of [["pvc", T.pvc], ["signal", T.signal], ["lead", T.lead], ["device", T.device], ["heard", T.lastHeard]]) {
+      this.facts[key] = h("dd");
+      facts.append(h("dt", {}, text), this.facts[key]);
+    }
+    this.alarmList = h("div", { class: "scroll" });
+    this.rows = h("tbody");
+    this.legend = h("div", { class: "legend" });
+    this.stale = h("div", { class: "tile-stale", hidden: true }, h("span"));
+    this.root.replaceChildren(
+      h("section", { class: "card strips" },
+        h("div", { class: "strip-head" }, h("h1", {}, bed.name), this.rhythm, h("span", { class: "grow" }),
+          this.choice(SPEEDS.map((v) => [v, `${v}`]), T.speed, () => this.prefs.speed, (v) => (this.prefs.speed = Number(v))),
+          this.choice(GAINS.map((v) => [v, v === null ? T.gainAuto : `${v}`]), T.gain, () => this.prefs.gain, (v) => (this.prefs.gain = v))),
+        h("div", { class: "strip" }, paperCanvas, wave, h("span", { class: "strip-name" }, T.wave), this.stale),
+        h("div", { class: "strip" }, heat, this.axis, h("span", { class: "strip-name" }, T.spectrogram)),
+        this.legend),
+      h("aside", { class: "side" }, this.vital, facts,
+        h("section", { class: "card block alarms" }, h("h2", {}, T.patientAlarms), this.alarmList),
+        h("section", { class: "card block latest" }, h("h2", {}, T.recentBeats), h("div", { class: "scroll" },
+          h("table", {}, h("thead", {}, h("tr", {}, ...[[T.time, ""], [T.class, ""], [T.sure, "num"], [T.second, ""], [T.rr, "num"]]
+            .map(([text, kind]) => h("th", { class: kind || null, scope: "col" }, text)))), this.rows)))));
+    this.sweep = new Sweep(wave, bed.trace, this.palette,
+      { speed: this.prefs.speed, gain: this.prefs.gain, all: true, paper: true }, heat);
+    this.papers = new ResizeObserver(() => paper(paperCanvas, this.palette));
+    this.papers.observe(paperCanvas);
+    this.paperCanvas = paperCanvas;
+    this.axisFor = "";
+    this.beatCount = -1;
+    this.changes = -1;
+    this.alarms();
+    this.tick();
+  }
+
+  /**
+   * @template V
+   * @param {[V, string][]} values @param {string} unit @param {() => V} get @param {(value: V) => void} set
+   */
+  choice(values, unit, get, set) {
+    const buttons = values.map(([value, text]) => h("button", { type: "button", "aria-pressed": String(get() === value), onclick: () => {
+      set(value);
+      buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(values[i][0] === value)));
+      if (this.sweep) {
+        this.sweep.options.speed = this.prefs.speed;
+        this.sweep.options.gain = this.prefs.gain;
+        this.sweep.ranged = 0;
+        this.sweep.life = -1;
+      }
+    } }, text));
+    return h("div", { class: "group" }, h("div", { class: "seg", role: "group", "aria-label": unit }, ...buttons), unit);
+  }
+
+  /** @param {number} now */
+  frame(now) {
+    this.sweep?.frame(now);
+  }
+
+  recolour() {
+    if (!this.sweep || !this.paperCanvas) return;
+    this.sweep.palette = this.palette;
+    this.sweep.life = -1;
+    paper(this.paperCanvas, this.palette);
+    this.beatCount = -1;
+  }
+
+  alarms() {
+    const list = this.ward.byBed.get(this.name) ?? [];
+    if (!this.alarmList) return;
+    this.alarmList.replaceChildren(...(list.length ? list.map((alarm) =>
+      h("div", { class: "al", "data-level": level(alarm), "data-presence": alarm.presence, "data-alarm": alarm.id },
+        sign(level(alarm)),
+        h("div", {}, h("b", {}, kindName(alarm.kind)),
+          h("small", {}, [against(alarm), clock(alarm.onset_ms), stateText(alarm)].filter(Boolean).join(" · "))),
+        ackButton(alarm, this.acts))) : [h("p", { class: "none" }, T.noPatientAlarms)]));
+    const worst = list.find((alarm) => alarm.presence !== "off");
+    mark(this.root, "data-level", worst ? level(worst) : null);
+  }
+
+  tick() {
+    const { bed, ward } = this;
+    if (!bed || !this.sweep || !this.hr || !this.vital || !this.stale || !this.hrNote || !this.facts) return;
+    const since = ward.staleSince(bed);
+    mark(this.root, "data-stale", since === null ? null : "");
+    this.sweep.stale = since !== null;
+    this.stale.hidden = since === null;
+    if (since !== null) put(/** @type {Node} */ (this.stale.firstChild), since ? T.stale(clock(since)) : T.staleNever);
+    const rate = ward.rate(bed);
+    mark(this.vital, "data-unknown", rate.value === null ? "" : null);
+    put(this.hr, rate.value === null ? "--" : String(rate.value));
+    put(this.hrNote, rate.value !== null ? T.bpm : rate.age ? T.noBeat(age(rate.age)) : T.hrUnknown);
+    put(this.facts.heard, bed.newestMs ? clock(bed.newestMs) : "–");
+    if (this.changes !== bed.changes) {
+      this.changes = bed.changes;
+      const rhythm = rhythmName(bed.rhythm) + (bed.rhythmMs ? `, ${T.since(clock(bed.rhythmMs))}` : "");
+      put(/** @type {Node} */ (this.rhythm), rhythm);
+      put(/** @type {Node} */ (this.vitalRhythm), rhythmName(bed.rhythm));
+      put(this.facts.pvc, `${bed.pvc}${T.perMin}`);
+      put(this.facts.signal, QUALITY[bed.quality] ?? (bed.quality || "–"));
+      put(this.facts.lead, bed.lead || "–");
+      put(this.facts.device, bed.device || "–");
+    }
+    this.beats();
+    this.hertz();
+  }
+
+  beats() {
+    const beats = this.bed?.trace.beats ?? [];
+    const last = beats.length ? beats[beats.length - 1].sample : 0;
+    if (last === this.beatCount) return;
+    this.beatCount = last;
+    this.rows?.replaceChildren(...beats.slice(-ROWS).reverse().map((beat) =>
+      h("tr", {}, h("td", {}, clock(beat.ms)), this.cls(beat.code, true), h("td", { class: "num" }, `${Math.round(beat.p * 100)} %`),
+        this.cls(beat.second, false), h("td", { class: "num" }, beat.rr_ms ? `${beat.rr_ms} ms` : "–"))));
+    const counts = new Map();
+    for (const beat of beats) counts.set(beat.code, (counts.get(beat.code) ?? 0) + 1);
+    this.legend?.replaceChildren(...Object.entries(BEATS).filter(([code]) => counts.has(code)).map(([code, { letter, name }]) => {
+      const b = h("b", { class: "cls" }, letter);
+      b.style.color = this.palette.beats[code];
+      return h("span", {}, b, `${name} (${counts.get(code)})`);
+    }));
+  }
+
+  /** @param {string} code @param {boolean} strong */
+  cls(code, strong) {
+    const beat = BEATS[code];
+    const cell = h("td", { class: strong ? "cls" : null, title: beat?.name ?? code }, beat?.letter ?? code);
+    if (strong) cell.style.color = this.palette.beats[code] ?? "";
+    return cell;
+  }
+
+  hertz() {
+    const ring = this.bed?.trace.columns;
+    const wanted = ring ? String(ring.top_hz) : "";
+    if (!ring || wanted === this.axisFor || !this.axis) return;
+    this.axisFor = wanted;
+    this.axis.replaceChildren(...[10, 20, 30, 40].filter((hz) => hz < ring.top_hz * 0.97).map((hz) => {
+      const label = h("span", { class: "hertz" }, `${hz} Hz`);
+      label.style.top = `${(1 - hz / ring.top_hz) * 100}%`;
+      return label;
+    }));
+  }
+}

@@ -1,0 +1,102 @@
+// One bed on the wall.
+// @ts-check
+import { h, mark, put, sign } from "./dom.js";
+import { age, against, clock, kindName, kindShort, rhythmName } from "./format.js";
+import { Sweep } from "./sweep.js";
+import { QUALITY, T } from "./texts.js";
+import { level, waits } from "./ward.js";
+
+const RATE_KINDS = new Set(["TACHY", "BRADY", "EXTREME_TACHY", "EXTREME_BRADY", "VTACH", "SVT", "NSVT", "ASYSTOLE", "VFIB"]);
+
+export class Tile {
+  /**
+   * @param {import("./ward.js").Bed} bed
+   * @param {import("./ward.js").Ward} ward
+   * @param {import("./sweep.js").Palette} palette
+   */
+  constructor(bed, ward, palette) {
+    this.bed = bed;
+    this.ward = ward;
+    this.hr = h("b");
+    this.unit = h("small");
+    this.rhythm = h("div", { class: "tile-rhythm" });
+    this.alarm = h("div", { class: "tile-alarm", hidden: true });
+    this.tech = h("div", { class: "tile-tech", hidden: true });
+    this.stale = h("div", { class: "tile-stale", hidden: true }, h("span"));
+    this.pvc = h("span");
+    this.signal = h("span");
+    this.heard = h("span");
+    const canvas = h("canvas");
+    this.root = h("a", { class: "tile", role: "listitem", href: `/patient/${encodeURIComponent(bed.name)}`, "data-bed": bed.name },
+      h("div", { class: "tile-head" },
+        h("div", { class: "tile-who" }, h("div", { class: "tile-bed" }, bed.name), this.rhythm, this.alarm),
+        h("div", { class: "tile-hr" }, this.hr, this.unit)),
+      h("div", { class: "tile-wave" }, canvas, this.tech, this.stale),
+      h("div", { class: "tile-foot" }, this.pvc, this.signal, this.heard));
+    this.sweep = new Sweep(canvas, bed.trace, palette, { speed: 25, gain: null, all: false, paper: false });
+    this.shown = "";
+    this.changes = -1;
+  }
+
+  close() {
+    this.sweep.close();
+  }
+
+  /** @param {import("./sweep.js").Palette} palette */
+  recolour(palette) {
+    this.sweep.palette = palette;
+    this.sweep.life = -1;
+  }
+
+  /** Write what changed. @param {boolean} alarms whether alarms may have changed */
+  update(alarms) {
+    const { bed, ward } = this;
+    if (alarms) this.alarms();
+    const since = ward.staleSince(bed);
+    mark(this.root, "data-stale", since === null ? null : "");
+    this.sweep.stale = since !== null;
+    this.stale.hidden = since === null;
+    if (since !== null) put(/** @type {Node} */ (this.stale.firstChild), since ? T.stale(clock(since)) : T.staleNever);
+    const rate = ward.rate(bed);
+    mark(this.root, "data-unknown", rate.value === null ? "" : null);
+    put(this.hr, rate.value === null ? "--" : String(rate.value));
+    put(this.unit, rate.value !== null ? T.bpm : rate.age ? T.noBeat(age(rate.age)) : T.hrUnknown);
+    put(this.heard, since === null ? "" : bed.arrived > 0 ? T.heard(age(ward.now() - bed.newestMs)) : "");
+    if (this.changes === bed.changes) return;
+    this.changes = bed.changes;
+    put(this.rhythm, rhythmName(bed.rhythm));
+    put(this.pvc, `${T.pvc} ${bed.pvc}${T.perMin}`);
+    put(this.signal, [QUALITY[bed.quality] ?? bed.quality, bed.lead].filter(Boolean).join(" · "));
+    this.signal.className = bed.quality === "good" || bed.quality === "" ? "" : "warn";
+  }
+
+  alarms() {
+    const open = this.ward.of(this.bed.name);
+    // Technical never hides clinical: each has its own place.
+    const clinical = open.find((alarm) => !alarm.technical);
+    const technical = open.find((alarm) => alarm.technical);
+    const worst = clinical ?? technical;
+    const shown = open.map((alarm) => `${alarm.id} ${alarm.revision}`).join();
+    if (shown === this.shown) return;
+    this.shown = shown;
+    mark(this.root, "data-level", worst ? level(worst) : null);
+    mark(this.root, "data-on", worst?.presence === "on" ? "" : null);
+    mark(this.root, "data-seen", worst && !waits(worst) ? "" : null);
+    const rate = clinical && RATE_KINDS.has(clinical.kind) && clinical.presence !== "latched" ? level(clinical) : null;
+    mark(this.root, "data-hr-level", rate);
+    this.alarm.hidden = !clinical;
+    if (clinical) {
+      const value = against(clinical);
+      const end = clinical.presence === "latched" ? ` · ${T.overLatched}` : clinical.presence === "ack" ? " ✓" : "";
+      this.alarm.replaceChildren(sign(level(clinical)), h("span", {}, (value && clinical.kind !== "VTACH" ? value : kindName(clinical.kind)) + end));
+    }
+    this.tech.hidden = !technical;
+    if (technical) {
+      const blind = technical.kind === "LEADS_OFF" ? ` · ${T.blindShort}` : "";
+      this.tech.replaceChildren(sign("technical"),
+        h("span", {}, kindShort(technical.kind) + (technical.presence === "ack" ? " ✓" : "")),
+        ...(blind ? [h("span", { class: "blind" }, blind)] : []));
+    }
+    mark(this.root, "aria-label", [this.bed.name, ...open.map((alarm) => `${kindName(alarm.kind)} ${against(alarm)}`)].join(", "));
+  }
+}
