@@ -84,7 +84,7 @@ class FakePatient:
     note: str = ""
 
     def step(self, now: float) -> list[View | BeatEvent]:
-        """The next second."""
+        """Play the next second."""
         start = self.index
         n = self.loop.wave.size
         pick = np.arange(start, start + FS) % n
@@ -115,7 +115,7 @@ class FakePatient:
 
 
 def alarm(patient: str, kind: str, priority: int, **more: object) -> AlarmEvent:
-    """An alarm that has just come on."""
+    """Make an alarm that has just come on."""
     now = int(time.time() * 1000)
     fields: dict[str, object] = {
         "id": f"{patient}/{kind}/{EPOCH}/1000", "patient": patient, "device": "dev", "kind": kind,
@@ -145,7 +145,7 @@ class FakeWard:
         self.queue.put_nowait(FeedItem(kind, pack(message), int(time.time() * 1000)))
 
     def raise_alarm(self, event: AlarmEvent) -> None:
-        """An alarm begins or changes."""
+        """Begin or change an alarm."""
         self.alarms[event.id] = event
         self.send(event)
 
@@ -167,7 +167,7 @@ class FakeWard:
             await asyncio.sleep(0.02)
 
     async def items(self) -> AsyncGenerator[FeedItem, None]:
-        """Feed."""
+        """Yield what was sent."""
         while True:
             if self.broken:
                 raise ConnectionError("the bus is gone")
@@ -186,7 +186,12 @@ class FakeWard:
             now = int(time.time() * 1000)
             self.raise_alarm(
                 msgspec.structs.replace(
-                    event, presence="ack", revision=event.revision + 1, acked_by=action.user, acked_ms=now, changed_ms=now
+                    event,
+                    presence="ack",
+                    revision=event.revision + 1,
+                    acked_by=action.user,
+                    acked_ms=now,
+                    changed_ms=now,
                 )
             )
 
@@ -220,12 +225,12 @@ class FakeWard:
 
     @contextlib.asynccontextmanager
     async def open(self, _settings: WebSettings) -> AsyncIterator[Parts]:
-        """The parts of an app."""
+        """Give the parts of an app."""
         yield Parts(self, self, self, self, self)
 
 
 def ward_of(count: int, alarming: bool = True) -> FakeWard:
-    """A ward of `count` patients of whom six (or fewer) alarm."""
+    """Make a ward of `count` patients of whom six (or fewer) alarm."""
     kinds = [("N", 72.0, 0.0), ("N", 64.0, 0.1), ("AFIB", 104.0, 0.02), ("N", 88.0, 0.0), ("N", 55.0, 0.15)]
     patients = []
     for i in range(count):

@@ -44,7 +44,7 @@ class Board:
         self._closed: deque[str] = deque()
 
     def bed(self, patient: str) -> Bed:
-        """The bed of a patient, made when it is new."""
+        """Give the bed of a patient, made when it is new."""
         return self.beds.setdefault(patient, Bed())
 
     def apply(self, event: Event) -> bool:

@@ -1,4 +1,4 @@
-"""Who gets in: joins accounts, sessions, limits of tries and the origin check into the few questions that routes ask."""
+"""Who gets in: accounts, sessions, limits of tries and the origin check, as the few questions that routes ask."""
 
 from __future__ import annotations
 

@@ -23,6 +23,8 @@ from web.settings import WebSettings
 
 log = logging.getLogger("web.hub")
 
+WALL_BACKLOG_S: Final = 6.0
+"""A tile sweeps no longer than this; a patient page gets all that is kept."""
 PENDING_VIEWS: Final = 4096
 """Undecoded views kept while no page is open."""
 BACKOFF_S: Final = (0.2, 5.0)
@@ -233,8 +235,9 @@ class Hub:
             opened = patient == watch.detail and before.detail != patient
             if not subscription.sees(patient) or (patient in seen and not opened):
                 continue
+            newest = bed.views[-1].index if bed.views else 0
             for view in bed.views:
-                if patient not in seen:
+                if patient not in seen and (opened or newest - view.index < WALL_BACKLOG_S * view.rate):
                     self.counters.dropped += outbox.put_wave(wire.wave(view))
                 if opened and view.columns:
                     self.counters.dropped += outbox.put_wave(wire.columns(view))
@@ -244,9 +247,7 @@ class Hub:
     def clock(self, subscription: Subscription) -> bytes:
         """Pulse for a client."""
         return wire.encode(
-            wire.Clock(
-                int(self._clock() * 1000), int(self.feed_age_s * 1000), self.lag_ms, subscription.outbox.dropped
-            )
+            wire.Clock(int(self._clock() * 1000), int(self.feed_age_s * 1000), self.lag_ms, subscription.outbox.dropped)
         )
 
     def health(self) -> dict[str, object]:

@@ -20,5 +20,5 @@ def login_page(ward: str, message: str = "") -> str:
 
 
 def wall_page() -> str:
-    """The one page; its address decides what it shows."""
+    """Show the one page; its address decides what it shows."""
     return (UI / "index.html").read_text(encoding="utf-8")

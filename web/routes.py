@@ -24,17 +24,17 @@ router = APIRouter()
 
 
 def settings_of(connection: HTTPConnection) -> WebSettings:
-    """Settings of the app."""
+    """Give the settings of the app."""
     return cast(WebSettings, connection.app.state.settings)
 
 
 def gate_of(connection: HTTPConnection) -> Gate:
-    """Door of the app."""
+    """Give the door of the app."""
     return cast(Gate, connection.app.state.gate)
 
 
 def hub_of(connection: HTTPConnection) -> Hub:
-    """Hub of the app."""
+    """Give the hub of the app."""
     return cast(Hub, connection.app.state.hub)
 
 
@@ -58,7 +58,7 @@ async def acting_member(request: Request) -> Session:
 @router.get("/patient/{patient:path}", response_class=HTMLResponse)
 @router.get("/alarms", response_class=HTMLResponse)
 async def page(request: Request) -> Response:
-    """The one page; its address decides what it shows."""
+    """Show the one page; its address decides what it shows."""
     if await gate_of(request).session(request) is None:
         return RedirectResponse("/login", 303)
     return HTMLResponse(wall_page())
@@ -66,7 +66,7 @@ async def page(request: Request) -> Response:
 
 @router.get("/login", response_class=HTMLResponse)
 async def show_login(request: Request) -> Response:
-    """The log-in form."""
+    """Show the log-in form."""
     if await gate_of(request).session(request) is not None:
         return RedirectResponse("/", 303)
     return HTMLResponse(login_page(settings_of(request).ward))

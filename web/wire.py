@@ -200,9 +200,7 @@ def rhythm(event: RhythmEvent) -> bytes:
 
 def status(event: StatusEvent) -> bytes:
     """Encode a change of the signal or device."""
-    return encode(
-        Status(event.patient, event.device, event.ms, event.lead, event.leads, event.quality, event.note)
-    )
+    return encode(Status(event.patient, event.device, event.ms, event.lead, event.leads, event.quality, event.note))
 
 
 def alarm(event: AlarmEvent) -> bytes:

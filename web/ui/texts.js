@@ -10,7 +10,7 @@ export const KINDS = {
   VTACH: { name: "Ventricular tachycardia", short: "VT", metric: "Rate", unit: "/min", sign: ">" },
   EXTREME_TACHY: { name: "Extreme tachycardia", short: "Extreme tachy", metric: "HR", sign: ">" },
   EXTREME_BRADY: { name: "Extreme bradycardia", short: "Extreme brady", metric: "HR", sign: "<" },
-  PAUSE: { name: "Pause", short: "Pause", metric: "RR", unit: " s", sign: ">", digits: 1 },
+  PAUSE: { name: "Pause", short: "Pause", metric: "Pause", unit: " s", sign: ">", digits: 1 },
   NSVT: { name: "Run of ventricular beats", short: "VT run", metric: "Rate", unit: "/min", sign: ">" },
   VENT_RHYTHM: { name: "Ventricular rhythm", short: "Vent. rhythm" },
   AFIB: { name: "Atrial fibrillation", short: "AF" },
