@@ -1,6 +1,7 @@
 """Simulated patients: the same however they are asked for, and what the script says is in the signal."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from ingest.frame import DEVICE_ID
 from ingest.simulator import MISSING, RAIL, SimulatedSource, Simulator, simulate
 from ingest.simulator_cast import CAST, cast_sources
 from ingest.simulator_rhythms import TACHOGRAM_HZ, tachogram
-from ingest.simulator_script import RHYTHMS, ScriptError, Segment, parse_script
+from ingest.simulator_script import COMMON, RHYTHMS, ScriptError, Segment, parse_script
 
 TOUR = "; ".join(f"{rhythm}:3" for rhythm in RHYTHMS)
 
@@ -247,6 +248,13 @@ def test_the_cast_has_names_that_are_devices_and_shows_its_rhythms_early():
     sources = cast_sources(45)
     assert len({source.device for source in sources}) == 45
     assert all(DEVICE_ID.fullmatch(source.device) for source in sources)
+
+
+def test_the_page_on_the_simulator_names_every_rhythm_option_and_member():
+    """What can be written in a script, and who is in the cast, stands in the documentation."""
+    page = (Path(__file__).parent.parent / "docs" / "simulator.md").read_text()
+    names = {*RHYTHMS, *COMMON, *(option for own in RHYTHMS.values() for option in own), *(m.name for m in CAST)}
+    assert not [name for name in names if f"`{name}`" not in page]
 
 
 def test_a_simulated_device_gives_contiguous_frames():
