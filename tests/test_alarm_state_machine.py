@@ -37,7 +37,9 @@ LEGAL = {
     (Presence.LATCHED, Presence.OFF),
     (Presence.LATCHED, Presence.ON),
 }
-KIND = st.sampled_from(list(Kind))
+# Often enough the same few kinds, onsets and pauses, so that they meet each other.
+KIND = st.one_of(st.sampled_from([Kind.VFIB, Kind.VTACH, Kind.NSVT, Kind.LEADS_OFF]), st.sampled_from(list(Kind)))
+SECONDS = st.one_of(st.sampled_from([1.0, 60.0, 120.0]), st.floats(), st.booleans(), st.text(max_size=3))
 PAUSE_MS = Policy().pause_ms
 
 
@@ -90,7 +92,7 @@ class AlarmLife(RuleBasedStateMachine):
         """Begin in some epoch."""
         self.hear(self.do("epoch", epoch, self.now))
 
-    @rule(kind=KIND, onset=st.integers(0, 5000), value=st.sampled_from([None, 1.0, 2.0]))
+    @rule(kind=KIND, onset=st.integers(0, 5), value=st.sampled_from([None, 1.0, 2.0]))
     def condition_begins(self, kind: Kind, onset: int, value: float | None) -> None:
         """Tell a condition, new, known or out of order."""
         self.standing[kind] = onset
@@ -117,9 +119,7 @@ class AlarmLife(RuleBasedStateMachine):
         self.acknowledged |= set(self.book.alarms) if alarm is None else {alarm}
         self.hear(self.do("action", "ack", "anna", alarm, {}, self.now))
 
-    @rule(
-        seconds=st.one_of(st.floats(), st.sampled_from([1.0, 60.0, 120.0, 121.0]), st.booleans(), st.text(max_size=3))
-    )
+    @rule(seconds=SECONDS)
     def pause(self, seconds: float | str | bool) -> None:
         """Ask for an audio pause, sensible or not."""
         changes = self.do("action", "pause", "bert", None, {"seconds": seconds}, self.now)
@@ -158,13 +158,13 @@ class AlarmLife(RuleBasedStateMachine):
 
     @invariant()
     def listener_knows_the_book(self) -> None:
-        """Changes alone tell the whole book."""
+        """Know the whole book from the changes alone."""
         open_alarms = {i: a for i, a in self.told.items() if a.presence is not Presence.OFF}
         assert open_alarms == self.book.alarms
 
     @invariant()
     def no_pause_is_endless(self) -> None:
-        """A pause ends within two minutes, for each alarm."""
+        """End each pause within two minutes, for each alarm."""
         assert self.book.pause_until_ms <= self.book.now_ms + PAUSE_MS
         for alarm in self.book.alarms.values():
             assert alarm.silent_until_ms in (0, self.book.pause_until_ms)
@@ -178,7 +178,7 @@ class AlarmLife(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_capped(self) -> None:
-        """What stands is in the book, and nothing else but latched alarms."""
+        """Keep what stands in the book, and nothing else but latched alarms."""
         for kind, identity in self.book.active.items():
             alarm = self.book.alarms[identity]
             assert alarm.kind is kind
