@@ -263,22 +263,23 @@ async def _paced(
     stats: PlayStats,
     now: Callable[[], float],
 ) -> None:
-    origin = now()
     heap: list[tuple[float, int, Frame]] = []
-    phase: list[float] = []
+    heads: list[Frame | None] = []
+    for stream in streams:
+        heads.append(next(stream, None))
+        await asyncio.sleep(0)  # the first frames of many simulated patients take a while
+    origin = now()
+    starts = [origin] * len(streams)
 
-    def queue(index: int) -> None:
-        frame = next(streams[index], None)
+    def queue(index: int, frame: Frame | None) -> None:
         if frame is not None:
             end = (frame.sample + len(frame.samples)) / frame.rate
-            if len(phase) == index:
-                phase.append(index / len(streams) * len(frame.samples) / frame.rate)
-            heapq.heappush(heap, (origin + (end + phase[index]) / speed, index, frame))
-        elif len(phase) == index:
-            phase.append(0.0)
+            heapq.heappush(heap, (starts[index] + end / speed, index, frame))
 
-    for index in range(len(streams)):
-        queue(index)
+    for index, head in enumerate(heads):
+        if head is not None:
+            starts[index] += index / len(streams) * len(head.samples) / head.rate / speed
+        queue(index, head)
     handed = 0
     while heap:
         due, index, frame = heap[0]
@@ -291,7 +292,7 @@ async def _paced(
         stats.late_s = max(stats.late_s, -wait)
         stats.frames += 1
         stats.dropped += not publisher.offer(frame)
-        queue(index)
+        queue(index, next(streams[index], None))
         handed += 1
         if handed % 32 == 0:
             await asyncio.sleep(0)  # a player that is behind still lets the publisher work

@@ -133,8 +133,10 @@ class Simulator:
         self._stretches = self._stretch()
         self._last_beat = -10.0
         self._code = ""
-        self._block = 0
+        self._block, self._rendered = 0, 0
+        # The first block is cut short by chance, so that many patients of one process are not rendered at one moment.
         self._block_n = round(_BLOCK_S * self.rate)
+        self._first_n = int(rng.integers(self._block_n // 8, self._block_n + 1))
         self._ready: NDArray[np.int16] = np.empty((0, len(leads)), dtype=np.int16)
         self._used = 0
         self._position = 0
@@ -249,15 +251,15 @@ class Simulator:
 
     def _render(self) -> NDArray[np.int16]:
         """Render the next block; shorter or empty where the script ends."""
-        first = self._block * self._block_n
-        begin, end = first / self.rate, (first + self._block_n) / self.rate
+        first, length = self._rendered, self._block_n if self._block else self._first_n
+        begin, end = first / self.rate, (first + length) / self.rate
         self._plan(end + _REACH_S)
-        n = min(self._block_n, round(self._planned * self.rate) - first)
+        n = min(length, round(self._planned * self.rate) - first)
         if n <= 0:
             return np.empty((0, len(self.leads)), dtype=np.int16)
         while self._pieces[0].end + _REACH_S < begin:
             self._pieces.popleft()
-        self._block += 1
+        self._block, self._rendered = self._block + 1, first + n
         t = (first + np.arange(n)) / self.rate
         mv = self._gaussians(first, n, begin, end)
         level = np.zeros((3, n))
