@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsp.kernel import kernel
-from dsp.layout import BLIND, BLOCK, FS, Flag, Peaks, Signal
-from dsp.qrs_candidates import CANDIDATES, end_block, find_candidate, forget_level, push_sample, rest
+from dsp.layout import BLIND, BLOCK, Flag, Peaks, Signal
+from dsp.qrs_candidates import CANDIDATES, end_block, find_candidate, follow, forget_level, push_block, rest
 from dsp.qrs_candidates import FIELDS as CANDIDATE_FIELDS
 from dsp.qrs_features import FIELDS as FEATURE_FIELDS
 from dsp.qrs_features import (
@@ -204,7 +204,6 @@ def walk(
     weights: QrsWeights,
     *,
     rows: bool,
-    truth: NDArray[np.uint8] | None = None,
 ) -> tuple[Peaks, Rows]:
     """Do `step`, and tell what the networks saw where `rows` asks for it (training, explanation).
 
@@ -213,16 +212,13 @@ def walk(
     states, slots, signal, weights
         As in `step`.
     rows : bool
-        Whether to keep rows.
-    truth : ndarray of uint8, shape (total / 2,), optional
-        Decision to take for a candidate at each tick of the batch instead of the second network's: 0 reject, 1 accept,
-        2 ask the network.
+        Whether to keep rows; whole recordings then, as a candidate is told in the call that decides it.
 
     Returns
     -------
     Peaks
     Rows
-        Empty where `rows` is false. A candidate is told in the call that decides it.
+        Empty where `rows` is false.
 
     Raises
     ------
@@ -244,7 +240,6 @@ def walk(
     second = np.empty((room, len(SECOND_NAMES)), np.float32)
     told = np.empty((room, 3), np.int64)
     logit = np.empty((room, 2), np.float32)
-    forced = np.empty(0, np.uint8) if truth is None else truth
     count, kept = _walk(
         states,
         slots,
@@ -254,7 +249,6 @@ def walk(
         weights.first,
         weights.second,
         np.float32(weights.threshold),
-        forced,
         offsets,
         r,
         decided,
@@ -275,17 +269,22 @@ def walk(
 def _perceptron(row: Any, layers: Any, hidden: Any, hidden2: Any) -> Any:
     """Output of a multilayer perceptron; inner loops run over outputs, so that they vectorise in the order written."""
     w1, b1, w2, b2, w3, b3 = layers
-    n1, n2 = b1.shape[0], b2.shape[0]
+    n0, n1, n2 = row.shape[0], b1.shape[0], b2.shape[0]
     for j in range(n1):
         hidden[j] = b1[j]
-    for i in range(row.shape[0]):
-        value = row[i]
+    for i in range(0, n0 - 3, 4):
+        v0, v1, v2, v3 = row[i], row[i + 1], row[i + 2], row[i + 3]
         for j in range(n1):
-            hidden[j] += value * w1[i, j]
+            hidden[j] = hidden[j] + v0 * w1[i, j] + v1 * w1[i + 1, j] + v2 * w1[i + 2, j] + v3 * w1[i + 3, j]
+    for i in range(n0 - n0 % 4, n0):
+        for j in range(n1):
+            hidden[j] += row[i] * w1[i, j]
     for j in range(n2):
         hidden2[j] = b2[j]
     for i in range(n1):
-        value = max(hidden[i], np.float32(0.0))
+        value = hidden[i]
+        if value <= np.float32(0.0):
+            continue
         for j in range(n2):
             hidden2[j] += value * w2[i, j]
     out = b3[0]
@@ -324,7 +323,6 @@ def _walk(
     first: Any,
     second: Any,
     threshold: Any,
-    forced: Any,
     offsets: Any,
     r: Any,
     decided: Any,
@@ -355,11 +353,12 @@ def _walk(
             state.blind = blind
             state.noisy = (flag & _NOISY) != 0
             state.flags[(state.position // BLOCK) % _BLOCKS] = flag
-            for i in range(b * BLOCK, (b + 1) * BLOCK):
-                state.samples[state.position & (SAMPLES - 1)] = x[i]
-                if not push_sample(state, x[i]):
-                    continue
-                t = (state.position - 1) >> 1
+            at = state.position & (SAMPLES - 1)
+            for i in range(BLOCK):
+                state.samples[(at + i) & (SAMPLES - 1)] = x[b * BLOCK + i]
+            push_block(state, x, b * BLOCK)
+            for t in range((state.position - BLOCK) >> 1, state.position >> 1):
+                follow(state, t)
                 find_candidate(state, t)
                 if state.first_n < state.candidates_n and state.tick[state.first_n % CANDIDATES] + FIRST_DELAY == t:
                     index = state.first_n
@@ -375,15 +374,13 @@ def _walk(
                     logit = _perceptron(row2, second, hidden, hidden2)
                     state.second_n = index + 1
                     accepted = logit >= threshold
-                    if forced.shape[0] > 0:
-                        at = cuts[p] // 2 + c - state.origin // 2
-                        if forced[at] < 2:
-                            accepted = forced[at] == 1
                     if state.beats_n > 0 and c - state.beat < DEAD:
                         accepted = False
-                    place = _mark(state, c)
-                    if place < state.origin or (state.flags[(place // BLOCK) % _BLOCKS] & BLIND) != 0:
-                        accepted = False
+                    place = 0
+                    if accepted:
+                        place = _mark(state, c)
+                        dark = (state.flags[(place // BLOCK) % _BLOCKS] & BLIND) != 0
+                        accepted = place >= state.origin and not dark
                     if first_out.shape[0] > 0:
                         first_out[kept] = waiting[index % CANDIDATES]
                         second_out[kept] = row2
@@ -405,6 +402,3 @@ def _walk(
         for k in range(offsets[p], count):
             decided[k] += state.position - (cuts[p + 1] - cuts[p])
     return count, kept
-
-
-assert FS == 250, "delays and filters are made for 250 Hz"  # noqa: S101

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import signal as sps
 
 from dsp.kernel import kernel
-from dsp.layout import FS
+from dsp.layout import BLOCK, FS
 
 RING: Final = 256
 """Ticks kept of each wave (2.048 s); a power of two."""
@@ -36,13 +37,13 @@ _TAPS: Final = 9
 _MASK: Final = RING - 1
 
 
-def _bandpass(low: float, high: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _bandpass(low: float, high: float) -> NDArray[np.float64]:
     """Coefficients ``b0 b1 b2 a1 a2`` of a second-order Butterworth band-pass."""
     section = sps.butter(1, [low, high], "bandpass", fs=FS, output="sos")[0]
     return np.ascontiguousarray(section[[0, 1, 2, 4, 5]])
 
 
-def _rest(c: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _rest(c: NDArray[np.float64]) -> NDArray[np.float64]:
     """State of the filter after a constant 1: the output is 0, so the state is the input's part alone."""
     return np.array([c[1] + c[2], c[2]])
 
@@ -96,43 +97,47 @@ def forget_level(state: Any) -> None:
 
 
 @kernel
-def _section(c: Any, z: Any, value: float) -> Any:
-    """One second-order section, transposed direct form II."""
-    out = c[0] * value + z[0]
-    z[0] = c[1] * value - c[3] * out + z[1]
-    z[1] = c[2] * value - c[4] * out
-    return out
+def push_block(state: Any, x: NDArray[np.float32], at: int) -> None:
+    """Filter the block ``x[at : at + BLOCK]`` (mV) and append its ticks: even samples of both waves, the envelope."""
+    first = state.position >> 1
+    state.position += BLOCK
+    if state.blind:
+        for k in range(BLOCK // 2):
+            state.wide[(first + k) & _MASK] = 0.0
+            state.narrow[(first + k) & _MASK] = 0.0
+    else:
+        b0, b1, b2, a1, a2 = _WIDE
+        c0, c1, c2, d1, d2 = _NARROW
+        u0, u1 = state.wide_z
+        v0, v1 = state.narrow_z
+        for k in range(BLOCK):
+            value = float(x[at + k])
+            wide = b0 * value + u0
+            u0 = b1 * value - a1 * wide + u1
+            u1 = b2 * value - a2 * wide
+            narrow = c0 * value + v0
+            v0 = c1 * value - d1 * narrow + v1
+            v1 = c2 * value - d2 * narrow
+            if k % 2 == 0:
+                t = first + k // 2
+                state.wide[t & _MASK] = wide
+                state.narrow[t & _MASK] = narrow
+        state.wide_z[0], state.wide_z[1] = u0, u1
+        state.narrow_z[0], state.narrow_z[1] = v0, v1
+    for t in range(first, first + BLOCK // 2):
+        total = np.float32(0.0)
+        for k in range(_TAPS):
+            total += abs(state.narrow[(t - k) & _MASK])
+        state.envelope[t & _MASK] = total / np.float32(_TAPS)
 
 
 @kernel
-def push_sample(state: Any, value: float) -> bool:
-    """Filter one sample (mV); on an even index append a tick.
-
-    Returns
-    -------
-    bool
-        Whether a tick was appended.
-    """
-    wide = narrow = 0.0
-    if not state.blind:
-        wide = _section(_WIDE, state.wide_z, value)
-        narrow = _section(_NARROW, state.narrow_z, value)
-    position = state.position
-    state.position = position + 1
-    if position & 1:
-        return False
-    t = position >> 1
-    state.wide[t & _MASK] = wide
-    state.narrow[t & _MASK] = narrow
-    total = np.float32(0.0)
-    for k in range(_TAPS):
-        total += abs(state.narrow[(t - k) & _MASK])
-    height = total / np.float32(_TAPS)
-    state.envelope[t & _MASK] = height
+def follow(state: Any, t: int) -> None:
+    """Take tick `t` into the span's maximum, and into the level as long as that has no history."""
+    height = state.envelope[t & _MASK]
     state.span_peak = max(state.span_peak, height)
     if state.history_n == 0:
         state.level = max(state.level, height)
-    return True
 
 
 @kernel
@@ -141,6 +146,8 @@ def find_candidate(state: Any, t: int) -> None:
     k = t - REACH
     height = state.envelope[k & _MASK]
     if height < _RELATIVE * state.level or height < _FLOOR:
+        return
+    if state.envelope[(k + 1) & _MASK] > height:
         return
     for d in range(1, REACH + 1):
         if state.envelope[(k + d) & _MASK] > height or state.envelope[(k - d) & _MASK] >= height:
@@ -166,10 +173,23 @@ def end_block(state: Any) -> None:
             state.history[state.history_n % HISTORY] = max(state.spans[0], state.spans[1], state.spans[2])
             state.history_n += 1
             n = min(state.history_n, HISTORY)
-            state.level = np.sort(state.history[:n])[n // 2]
+            state.level = middle(state.history, n)
     state.blocks = 0
     state.spoilt = 0
     state.span_peak = 0.0
+
+
+@kernel
+def middle(values: Any, n: int) -> Any:
+    """Upper median of the first `n` values, by rank: for a handful it is faster than a sort, which allocates."""
+    for i in range(n):
+        below = same = 0
+        for k in range(n):
+            below += values[k] < values[i]
+            same += values[k] == values[i]
+        if below <= n // 2 < below + same:
+            return values[i]
+    return values[0]
 
 
 @kernel

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsp.kernel import kernel
-from dsp.qrs_candidates import CANDIDATES, HISTORY, RING, loudness
+from dsp.qrs_candidates import CANDIDATES, HISTORY, RING, loudness, middle
 
 BEFORE: Final = 64
 """Ticks of shape before the candidate."""
@@ -219,7 +219,7 @@ def learn(state: Any, index: int, accepted: bool, certain: bool) -> None:
             state.intervals[state.intervals_n % INTERVALS] = np.float32(interval)
             state.intervals_n += 1
             n = min(state.intervals_n, INTERVALS)
-            state.interval = np.sort(state.intervals[:n])[n // 2]
+            state.interval = middle(state.intervals, n)
     state.beat = c
     state.beats_n += 1
     if state.noisy or not certain:

@@ -24,9 +24,9 @@ from dsp.qrs_features import FIRST_NAMES, SECOND_NAMES
 from inference import qrs_model
 from inference.training import qrs_data
 from inference.training.qrs_data import Noise, Piece
-from inference.training.records import names, read
+from inference.training.records import challenge_labels, names, read, read_challenge
 from inference.training.scoring import WINDOW, Counts, detection, gross, interval
-from inference.training.splits import DS1, training_hash
+from inference.training.splits import DS1, challenge_test, training_hash
 
 Layers = tuple[NDArray[np.float32], ...]
 Progress = Callable[[str], None]
@@ -128,7 +128,9 @@ def run(batch: Batch, weights: QrsWeights) -> Rows:
     return walk(states, slots, batch.signal, weights, rows=True)[1]
 
 
-def tabulate(batches: list[Batch], weights: Callable[[int], QrsWeights], *, second: bool) -> Table:
+def tabulate(
+    batches: list[Batch], weights: Callable[[int], QrsWeights], *, second: bool, easy: float, seed: int
+) -> Table:
     """Rows and truth of all candidates of `batches`.
 
     Parameters
@@ -138,22 +140,33 @@ def tabulate(batches: list[Batch], weights: Callable[[int], QrsWeights], *, seco
         Weights for a batch of a fold.
     second : bool
         Rows of the second network instead of the first's.
+    easy : float
+        Share of the rows to keep that the network already judges well; their weight makes up for it.
+    seed : int
+        Of that choice.
 
     Returns
     -------
     Table
     """
+    rng = np.random.default_rng(seed)
     xs, ys, ws, folds = [], [], [], []
     height = FIRST_NAMES.index("height")
     for batch in batches:
         rows = run(batch, weights(batch.fold))
         cuts = np.searchsorted(rows.patient, np.arange(len(batch.pieces) + 1))
-        for piece, a, b in zip(batch.pieces, cuts[:-1], cuts[1:], strict=True):
-            y, w = qrs_data.label(piece, rows.tick[a:b], rows.first[a:b, height])
-            ys.append(y)
-            ws.append(w)
-        xs.append((rows.second if second else rows.first).astype(np.float16))
-        folds.append(np.full(rows.tick.size, batch.fold, np.int8))
+        labels = [
+            qrs_data.label(piece, rows.tick[a:b], rows.first[a:b, height])
+            for piece, a, b in zip(batch.pieces, cuts[:-1], cuts[1:], strict=True)
+        ]
+        y, w = np.concatenate([own[0] for own in labels]), np.concatenate([own[1] for own in labels])
+        error = 1 / (1 + np.exp(np.where(y, 1, -1) * rows.logit[:, int(second)].astype(np.float64)))
+        share = np.clip(10 * error, easy, 1)
+        keep = (w > 0) & (rng.random(y.size) < share)
+        xs.append((rows.second if second else rows.first)[keep].astype(np.float16))
+        ys.append(y[keep])
+        ws.append((w / share)[keep].astype(np.float32))
+        folds.append(np.full(int(keep.sum()), batch.fold, np.int8))
     return Table(np.concatenate(xs), np.concatenate(ys), np.concatenate(ws), np.concatenate(folds))
 
 
@@ -193,11 +206,9 @@ def figures(counts: Sequence[Counts]) -> dict[str, Any]:
     }
 
 
-def batches_of(data_dir: Path, config: dict[str, Any], progress: Progress) -> list[list[Batch]]:
-    """Frame copies of the training records: the first clean and whole, the others cut and made worse."""
+def labelled(data_dir: Path, config: dict[str, Any]) -> list[tuple[int, Piece]]:
+    """Read DS1 (both leads) and svdb, each with its fold."""
     data, folds = config["data"], config["choice"]["folds"]
-    noise = Noise(data_dir)
-    rng = np.random.default_rng(config["seed"])
     sources: list[tuple[int, Piece]] = []
     chosen = [("mitdb", name) for name in DS1] + [("svdb", name) for name in names(data_dir, "svdb")]
     for i, (database, name) in enumerate(chosen):
@@ -206,23 +217,48 @@ def batches_of(data_dir: Path, config: dict[str, Any], progress: Progress) -> li
         sources.append((i % folds, qrs_data.whole(record, lead, data["svdb"] if database == "svdb" else 1.0)))
         if database == "mitdb" and data["second_lead"]:
             sources.append((i % folds, qrs_data.whole(record, 1 - lead, data["second_lead"])))
-    copies: list[list[Batch]] = []
-    for copy in range(data["copies"]):
-        batches = []
-        for rate in sorted({piece.rate for _, piece in sources}):
-            for fold in range(folds):
-                pieces = [piece for f, piece in sources if f == fold and piece.rate == rate]
-                if copy:
-                    pieces = [
-                        qrs_data.worsen(part, rng, noise, data)
-                        for piece in pieces
-                        for part in qrs_data.cut(piece, rng, data["short"])
-                    ]
-                if pieces:
-                    batches.append(Batch(pieces, qrs_data.through_frontend(pieces), fold))
-        copies.append(batches)
-        progress(f"copy {copy + 1} of {data['copies']} framed")
-    return copies
+    return sources
+
+
+def challenge(data_dir: Path, config: dict[str, Any], weights: QrsWeights) -> list[tuple[int, Piece]]:
+    """Read cinc2017's training records, labelled where `weights` and a plain threshold agree."""
+    archive = data_dir / "cinc2017.tar"
+    chosen = [name for name, own in challenge_labels(archive).items() if own != "~" and not challenge_test(name)]
+    records = sorted(read_challenge(archive, chosen), key=lambda record: record.name)
+    pieces = [qrs_data.whole(record, 0, config["data"]["challenge"]) for record in records]
+    signal = qrs_data.through_frontend(pieces)
+    sources = []
+    for i, (piece, found) in enumerate(zip(pieces, detect(signal, weights), strict=True)):
+        x = signal.x[signal.offsets[i] : signal.offsets[i + 1]]
+        own = qrs_data.agreed(piece, found, x[: int(piece.mv.size / piece.rate * FS)])
+        if own is not None:
+            sources.append((i % config["choice"]["folds"], own))
+    return sources
+
+
+def frame(sources: list[tuple[int, Piece]], folds: int) -> list[Batch]:
+    """Run pieces through the live front end, a batch for each rate and fold."""
+    batches = []
+    for rate in sorted({piece.rate for _, piece in sources}):
+        for fold in range(folds):
+            pieces = [piece for own, piece in sources if own == fold and piece.rate == rate]
+            if pieces:
+                batches.append(Batch(pieces, qrs_data.through_frontend(pieces), fold))
+    return batches
+
+
+def worse(
+    sources: list[tuple[int, Piece]], config: dict[str, Any], noise: Noise, rng: np.random.Generator
+) -> list[tuple[int, Piece]]:
+    """Cut and worsen every source, and add noise without a heart."""
+    data, folds = config["data"], config["choice"]["folds"]
+    pieces = [
+        (fold, qrs_data.worsen(part, rng, noise, data))
+        for fold, piece in sources
+        for part in qrs_data.cut(piece, rng, data["short"])
+    ]
+    hollow = [(i % folds, qrs_data.empty(rng, noise, (128.0, 360.0)[i % 2])) for i in range(data["empty"])]
+    return pieces + hollow
 
 
 def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress) -> dict[str, Any]:
@@ -246,12 +282,27 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
     """
     config = tomllib.loads(config_path.read_text("utf-8"))
     torch.set_num_threads(1)
-    copies = batches_of(data_dir, config, progress)
-    every = [batch for copy in copies for batch in copy]
     folds = config["choice"]["folds"]
-    zero = QrsWeights(silent(), passing(), config["choice"]["threshold"])
-    table = tabulate(every, lambda _: zero, second=False)
-    progress(f"{table.y.size} candidates, {table.y.mean():.3f} of them beats")
+    threshold = config["choice"]["threshold"]
+    noise, rng = Noise(data_dir), np.random.default_rng(config["seed"])
+    sources = labelled(data_dir, config)
+    copies = [frame(sources, folds)]
+    zero = QrsWeights(silent(), passing(), 0.0)
+    draft_copies = [*copies[0], *frame(worse(sources, config, noise, rng), folds)]
+    table = tabulate(draft_copies, lambda _: zero, second=False, easy=1.0, seed=config["seed"])
+    layers = fit(table, np.ones(table.y.size, bool), config["first"] | {"epochs": 3}, config["seed"])
+    draft = QrsWeights(layers, passing(), 0.0)
+    progress(f"draft trained on {table.y.size} candidates")
+    more = challenge(data_dir, config, draft) if config["data"]["challenge"] else []
+    progress(f"{len(more)} records of cinc2017 labelled")
+    for copy in range(1, config["data"]["copies"]):
+        some = [source for source in more if rng.random() < config["data"]["challenge_share"]]
+        copies.append(frame(worse(sources + some, config, noise, rng), folds))
+        progress(f"copy {copy + 1} of {config['data']['copies']} framed")
+    every = [batch for copy in copies for batch in copy]
+    easy = config["data"]["easy"]
+    table = tabulate(every, lambda _: draft, second=False, easy=easy, seed=config["seed"])
+    progress(f"{table.y.size} candidates kept, {table.y.mean():.3f} of them beats")
     outside = [fit(table, table.fold != fold, config["first"], config["seed"] + fold) for fold in range(folds)]
     progress("first networks of the folds trained")
     final = fit(table, np.ones(table.y.size, bool), config["first"], config["seed"])
@@ -260,14 +311,13 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
     few = [batch for copy in copies[: config["data"]["stage_two_copies"]] for batch in copy]
     seconds = [passing() for _ in range(folds)]
     second = passing()
-    threshold = config["choice"]["threshold"]
     for turn in range(config["second"]["rounds"]):
         nets = [QrsWeights(outside[f], seconds[f], threshold) for f in range(folds)]
-        table = tabulate(few, nets.__getitem__, second=True)
+        table = tabulate(few, nets.__getitem__, second=True, easy=easy, seed=config["seed"] + turn)
         seconds = [fit(table, table.fold != f, config["second"], config["seed"] + f) for f in range(folds)]
         progress(f"second networks trained, round {turn + 1}")
     second = fit(table, np.ones(table.y.size, bool), config["second"], config["seed"])
-    records = sorted({piece.patient for batch in copies[0] for piece in batch.pieces})
+    records = sorted({piece.patient for _, piece in sources + more} | {"nstdb/118e_6", "nstdb/bw", "nstdb/ma"})
     weights = QrsWeights(final, second, threshold)
     qrs_model.save(out_path, weights, version=config["version"], training=training_hash(records))
     nets = [QrsWeights(outside[f], seconds[f], threshold) for f in range(folds)]

@@ -15,6 +15,7 @@ from dsp import frontend
 from dsp.layout import FS, Signal
 from dsp.qrs import LAG
 from inference.training.records import Record, read
+from inference.training.scoring import match
 
 MOTION_TRAIN: Final = ((1020, 1140), (1260, 1380), (1500, 1620), (1740, 1800))
 """Stretches (s) of the noise stress records whose electrode motion may train; those before 900 s test."""
@@ -178,6 +179,10 @@ def worsen(piece: Piece, rng: np.random.Generator, noise: Noise, data: dict[str,
         if rng.random() < 0.1:
             x[at:] += rng.normal() * tall
         at = end
+    if rng.random() < data["stop"]:
+        last = int(rng.integers(x.size))
+        x[last:] = x[last - 1] + rng.uniform(0.002, 0.08) * tall * noise.draw(rng, x.size - last, rate)
+        beats = beats[beats * rate < last]
     gain = float(np.exp(rng.normal(0, 0.5))) * (-1.0 if rng.random() < data["flip"] else 1.0)
     x *= gain
     if rng.random() < data["gap"]:
@@ -185,6 +190,53 @@ def worsen(piece: Piece, rng: np.random.Generator, noise: Noise, data: dict[str,
             first = rng.integers(x.size)
             x[first : first + int(rng.uniform(0.05, 4) * rate)] = np.nan
     return Piece(piece.patient, rate, x.astype(np.float32), beats, unsure, piece.weight, piece.main)
+
+
+def empty(rng: np.random.Generator, noise: Noise, rate: float) -> Piece:
+    """Make a minute of noise without a heart."""
+    n = int(60 * rate)
+    x = noise.draw(rng, n, rate)
+    if rng.random() < 0.4:
+        keep = rng.uniform(0.3, 0.97)
+        x = sps.lfilter([1 - keep], [1, -keep], rng.normal(size=n))
+        x /= x.std()
+    x *= np.exp(rng.uniform(np.log(0.01), np.log(1.0)))
+    return Piece("noise", rate, x.astype(np.float32), np.zeros(0), np.zeros((0, 2)), 1.0)
+
+
+def agreed(piece: Piece, found: NDArray[np.float64], signal: NDArray[np.float32]) -> Piece | None:
+    """Take as beats those that a network and a plain threshold both find; where they differ teaches nothing.
+
+    Parameters
+    ----------
+    piece : Piece
+        A recording without labels.
+    found : ndarray of float64, shape (b,)
+        Beats of the network, s.
+    signal : ndarray of float32, shape (n,)
+        The recording at `FS`.
+
+    Returns
+    -------
+    Piece or None
+        None where they differ on more than a tenth of the beats.
+    """
+    other = plain(signal)
+    pairs = match(found, other, 0.08)
+    alone = np.concatenate((found[pairs < 0], np.delete(other, pairs[pairs >= 0])))
+    if alone.size > 0.1 * found.size:
+        return None
+    unsure = np.stack([alone - 0.4, alone + 0.4], axis=1)
+    return Piece(piece.patient, piece.rate, piece.mv, found, unsure, piece.weight, main=False)
+
+
+def plain(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Find QRS complexes (s) by the energy of 8 to 20 Hz over 0.4 of its level, looking ahead."""
+    band = sps.sosfiltfilt(sps.butter(2, [8, 20], "bandpass", fs=FS, output="sos"), x.astype(np.float64))
+    energy = np.sqrt(np.convolve(band**2, np.ones(25) / 25, "same"))
+    parts = energy[: energy.size // FS * FS].reshape(-1, FS).max(axis=1)
+    peaks, _ = sps.find_peaks(energy, height=0.4 * float(np.median(parts)), distance=62)
+    return np.asarray(peaks / FS)
 
 
 def through_frontend(pieces: list[Piece]) -> Signal:
