@@ -10,7 +10,7 @@ from enum import Enum, auto
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from web.hub import Hub
+from web.hub import Hub, Subscription
 from web.outbox import OutboxFullError
 from web.settings import WebSettings
 from web.wire import read_watch
@@ -19,9 +19,14 @@ log = logging.getLogger("web.client")
 
 CLOSE_GOING_AWAY = 1001
 CLOSE_BAD_MESSAGE = 1007
+CLOSE_FAILED = 1011
 CLOSE_RESYNC = 4408
 CLOSE_LOGGED_OUT = 4401
 CLOSE_FOREIGN = 4403
+
+
+class SessionEndedError(Exception):
+    """The session behind a socket is over."""
 
 
 class ClientState(Enum):
@@ -62,48 +67,60 @@ class Client:
         await self._socket.accept()
         subscription = self._hub.subscribe(user)
         self.state = ClientState.LIVE
-        code, reason = CLOSE_GOING_AWAY, "server stops"
-
-        async def read() -> None:
-            while True:
-                self._hub.watch(subscription, read_watch(await self._socket.receive_text()))
-
-        async def write() -> None:
-            loop = asyncio.get_running_loop()
-            pulse = checked = loop.time()
-            while True:
-                if loop.time() >= checked:
-                    if not await self._alive():
-                        raise PermissionError("session ended")
-                    checked = loop.time() + self._settings.session_check_s
-                if loop.time() >= pulse:
-                    await self._socket.send_bytes(self._hub.clock(subscription))
-                    pulse = loop.time() + self._settings.clock_s
-                if await subscription.outbox.wait(max(0.0, min(pulse, checked) - loop.time())):
-                    await self._socket.send_bytes(subscription.outbox.take())
-
+        tasks = [
+            asyncio.create_task(self._read(subscription), name=f"read {user}"),
+            asyncio.create_task(self._write(subscription), name=f"write {user}"),
+        ]
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(read(), name=f"read {user}")
-                group.create_task(write(), name=f"write {user}")
-        except* (WebSocketDisconnect, RuntimeError) as gone:
-            overrun = gone.subgroup(OutboxFullError)
-            if overrun is not None:
-                self._hub.counters.overruns += 1
-                code, reason = CLOSE_RESYNC, "too slow, start again"
-                log.warning("page of %s was cut off: it reads too slowly", user)
-            elif gone.subgroup(WebSocketDisconnect) is None:
-                log.info("page of %s went away while it was written to", user)
-        except* PermissionError:
-            code, reason = CLOSE_LOGGED_OUT, "session ended"
-        except* (msgspec.MsgspecError, KeyError):
-            code, reason = CLOSE_BAD_MESSAGE, "not understood"
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await self._close(*self._why(user, [task.exception() for task in done]))
         finally:
             self.state = ClientState.CLOSING
             self._hub.unsubscribe(subscription)
-            if self._socket.application_state is WebSocketState.CONNECTED:
-                try:
-                    await self._socket.close(code, reason)
-                except (RuntimeError, WebSocketDisconnect):
-                    log.info("page of %s was gone before it could be told", user)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self.state = ClientState.CLOSED
+
+    async def _read(self, subscription: Subscription) -> None:
+        while True:
+            self._hub.watch(subscription, read_watch(await self._socket.receive_text()))
+
+    async def _write(self, subscription: Subscription) -> None:
+        loop = asyncio.get_running_loop()
+        pulse = check = loop.time()
+        while True:
+            if loop.time() >= check:
+                if not await self._alive():
+                    raise SessionEndedError("the session behind the page ended")
+                check = loop.time() + self._settings.session_check_s
+            if loop.time() >= pulse:
+                await self._socket.send_bytes(self._hub.clock(subscription))
+                pulse = loop.time() + self._settings.clock_s
+            if await subscription.outbox.wait(max(0.0, min(pulse, check) - loop.time())):
+                await self._socket.send_bytes(subscription.outbox.take())
+
+    def _why(self, user: str, causes: list[BaseException | None]) -> tuple[int, str]:
+        """Give close code and reason for what ended a task."""
+        for cause in causes:
+            match cause:
+                case OutboxFullError():
+                    self._hub.counters.overruns += 1
+                    log.warning("page of %s was cut off: it reads too slowly", user)
+                    return CLOSE_RESYNC, "too slow, start again"
+                case SessionEndedError():
+                    return CLOSE_LOGGED_OUT, "session ended"
+                case msgspec.MsgspecError() | KeyError():
+                    return CLOSE_BAD_MESSAGE, "not understood"
+                case WebSocketDisconnect():
+                    return CLOSE_GOING_AWAY, "gone"
+                case _:
+                    log.error("page of %s ended by an error", user, exc_info=cause)
+        return CLOSE_FAILED, "server error, start again"
+
+    async def _close(self, code: int, reason: str) -> None:
+        if self._socket.application_state is WebSocketState.CONNECTED:
+            try:
+                await self._socket.close(code, reason)
+            except (RuntimeError, WebSocketDisconnect):
+                log.info("a page was gone before it could be told why")

@@ -136,6 +136,9 @@ class Alarm(msgspec.Struct, frozen=True, array_like=True, tag="alarm"):
     detail: str
     technical: bool
     lethal: bool
+    announced_ms: int
+    escalation: int
+    silent_until_ms: int
 
 
 Message = Hello | Clock | Reset | Beds | Synced | Wave | Columns | Beat | Rhythm | Status | Alarm
@@ -224,6 +227,9 @@ def alarm(event: AlarmEvent) -> bytes:
             event.detail,
             event.technical,
             event.lethal,
+            event.announced_ms,
+            event.escalation,
+            event.silent_until_ms,
         )
     )
 

@@ -37,7 +37,7 @@ export class Bar {
       return;
     }
     const busy = this.acts.state(first.id);
-    const detail = [first.presence === "latched" ? T.overLatched : "", first.detail].filter(Boolean).join(" · ");
+    const detail = [first.presence === "latched" ? T.overLatched : "", first.escalation ? T.escalated : "", first.detail].filter(Boolean).join(" · ");
     const block = h("div", { class: "bar-first", "data-level": level(first), "data-alarm": first.id },
       sign(level(first)),
       h("span", { class: "bar-bed" }, first.patient),
@@ -64,7 +64,11 @@ export class Bar {
 
   /** Ages count up. */
   tick() {
-    if (this.first) put(this.age, age(this.ward.now() - this.first.raised_ms));
+    const first = this.first;
+    if (first) {
+      const silent = first.silent_until_ms - this.ward.now();
+      put(this.age, age(this.ward.now() - first.raised_ms) + (silent > 0 ? ` · ${T.paused(age(silent))}` : ""));
+    }
     mark(this.root, "data-waiting", this.first ? "" : null);
   }
 }

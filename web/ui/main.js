@@ -94,14 +94,24 @@ async function start() {
   // Sound and speech follow the most urgent alarm that waits.
   const spoken = byId("spoken");
   const announced = new Set();
+  /** @type {Map<string, number>} */
+  const asked = new Map();
+  /** @param {number} priority @returns {import("./signals.js").Tone | null} */
+  const tone = (priority) => (priority >= 3 ? "high" : priority === 2 ? "medium" : priority === 1 ? "low" : null);
   const sound = () => {
     const waiting = ward.open().filter(waits);
     const lost = link.state === "lost" && ward.synced && ward.now() - link.lostAt > LOST_SOUND_MS;
-    // A medium alarm that is over stays as a silent message; a high one goes on sounding.
-    const tones = waiting.filter((alarm) => alarm.presence === "on" || alarm.priority >= 3).map((alarm) => alarm.priority);
-    if (lost) tones.push(2);
-    const top = Math.max(0, ...tones);
-    signals.set(top >= 3 ? "high" : top === 2 ? "medium" : top === 1 ? "low" : null);
+    // A medium alarm that is over stays as a silent message; a high one goes on sounding. A pause ends by itself.
+    const loud = waiting.filter((alarm) => (alarm.presence === "on" || alarm.priority >= 3) && alarm.silent_until_ms <= ward.now());
+    const top = Math.max(lost ? 2 : 0, ...loud.map((alarm) => alarm.priority));
+    signals.set(tone(top), Math.max(0, ...loud.map((alarm) => alarm.escalation)));
+    // An acknowledged alarm that asks again (a reminder) sounds once.
+    for (const alarm of ward.alarms.values()) {
+      const before = asked.get(alarm.id);
+      asked.set(alarm.id, alarm.announced_ms);
+      if (before !== undefined && alarm.presence === "ack" && alarm.announced_ms > before) signals.burst(tone(alarm.priority) ?? "low");
+    }
+    for (const id of asked.keys()) if (!ward.alarms.has(id)) asked.delete(id);
     for (const alarm of waiting) {
       if (announced.has(alarm.id)) continue;
       announced.add(alarm.id);

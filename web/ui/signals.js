@@ -25,6 +25,8 @@ export class Signals extends EventTarget {
     this.audio = null;
     /** @type {Tone | null} */
     this.tone = null;
+    /** Nobody came: 0 to 3, each a step louder. */
+    this.escalation = 0;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
     /** Bursts begun, by tone; for the tests. @type {Record<string, number>} */
@@ -48,8 +50,9 @@ export class Signals extends EventTarget {
     this.audio.resume().catch(() => this.dispatchEvent(new Event("allowed")));
   }
 
-  /** Sound for the most urgent alarm that waits; a more urgent one breaks in at once. @param {Tone | null} tone */
-  set(tone) {
+  /** Sound for the most urgent alarm that waits; a more urgent one breaks in at once. @param {Tone | null} tone @param {number} [escalation] */
+  set(tone, escalation = 0) {
+    this.escalation = escalation;
     const before = this.tone;
     if (tone === before) return;
     this.tone = tone;
@@ -74,7 +77,8 @@ export class Signals extends EventTarget {
     this.played[tone]++;
     const audio = this.audio;
     if (!audio || !this.wave || audio.state !== "running") return;
-    const { starts, pulse, pitch, level } = BURSTS[tone];
+    const { starts, pulse, pitch } = BURSTS[tone];
+    const level = Math.min(1, BURSTS[tone].level * (1 + 0.33 * this.escalation));
     for (const start of starts) {
       const at = audio.currentTime + 0.03 + start;
       const source = audio.createOscillator();

@@ -239,8 +239,9 @@ export class Sweep {
     const under = this.under;
     if (!ring || !pen || !under) return;
     const { span, scale } = this;
-    const first = Math.max(ring.start, this.column, Math.ceil((to - span) / ring.hop));
-    const last = Math.floor(to / ring.hop);
+    // Column c is centred on sample c * hop.
+    const first = Math.max(ring.start, this.column, Math.ceil((to - span) / ring.hop) + 1);
+    const last = Math.floor(to / ring.hop - 0.5) + 1;
     if (this.strip.height !== ring.bins) {
       this.strip.width = 1;
       this.strip.height = ring.bins;
@@ -253,8 +254,9 @@ export class Sweep {
       if (!values) break;
       for (let b = 0; b < ring.bins; b++) words[ring.bins - 1 - b] = this.palette.heat[values[b]];
       stripPen.putImageData(image, 0, 0);
-      const x0 = Math.round(((c * ring.hop) % span) * scale);
-      const x1 = Math.round((((c * ring.hop) % span) + ring.hop) * scale);
+      const place = (((c - 0.5) * ring.hop) % span) * scale;
+      const x0 = Math.round(place);
+      const x1 = Math.round(place + ring.hop * scale);
       pen.drawImage(this.strip, 0, 0, 1, ring.bins, x0, 0, Math.max(1, x1 - x0), under.height);
       this.column = c + 1;
     }

@@ -84,6 +84,8 @@ export const T = {
   open: "Show",
   more: /** @param {number} n */ (n) => `+${n} more`,
   overLatched: "over",
+  escalated: "nobody answered",
+  paused: /** @param {string} left */ (left) => `silent for ${left}`,
   bpm: "bpm",
   pvc: "PVC",
   perMin: "/min",

@@ -7,7 +7,7 @@ import { Trace } from "./trace.js";
  * @typedef {{id: string, patient: string, kind: string, priority: number, presence: string, revision: number,
  *   onset_ms: number, raised_ms: number, changed_ms: number, cleared_ms: number | null, acked_by: string | null,
  *   acked_ms: number | null, value: number | null, limit: number | null, detail: string, technical: boolean,
- *   lethal: boolean}} Alarm
+ *   lethal: boolean, announced_ms: number, escalation: number, silent_until_ms: number}} Alarm
  * @typedef {"high" | "medium" | "low" | "technical"} Level
  */
 

@@ -14,7 +14,8 @@ export const FIELDS = {
   rhythm: ["patient", "ms", "code", "p"],
   status: ["patient", "device", "ms", "lead", "leads", "quality", "note"],
   alarm: ["id", "patient", "kind", "priority", "presence", "revision", "onset_ms", "raised_ms", "changed_ms", "cleared_ms",
-    "acked_by", "acked_ms", "value", "limit", "detail", "technical", "lethal"],
+    "acked_by", "acked_ms", "value", "limit", "detail", "technical", "lethal",
+    "announced_ms", "escalation", "silent_until_ms"],
 };
 
 const utf8 = new TextDecoder();
