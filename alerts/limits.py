@@ -33,7 +33,8 @@ class Row:
     priority : Priority
         When it comes on.
     hold_s : float
-        It goes off this long after its last evidence, s; 0 where the table of `Limits` gives another way to end.
+        It goes off this long after its last evidence (rates: once they are well within their limit), s; 0 where the
+        rules end it otherwise.
     raise_s : float
         On for this long, it becomes `raised`, s; 0 = never.
     raised : Priority
@@ -51,21 +52,21 @@ class Row:
 
 _H, _M, _L = Priority.HIGH, Priority.MEDIUM, Priority.LOW
 
-# Ends: rates, AFIB, ASYSTOLE, VFIB and the technical ones end on evidence (see `alerts.rules_beats`, `rules_rhythm`,
+# Ends: AFIB, ASYSTOLE, VFIB and the technical ones end on evidence (see `alerts.rules_beats`, `rules_rhythm`,
 # `rules_technical`); the others a while after the last of them, so that one alarm covers a cluster of events.
 KINDS: Final[Mapping[Kind, Row]] = MappingProxyType(
     {
         Kind.ASYSTOLE: Row(_H),
         Kind.VFIB: Row(_H),
         Kind.VTACH: Row(_H, hold_s=5.0),
-        Kind.EXTREME_TACHY: Row(_H),
-        Kind.EXTREME_BRADY: Row(_H),
+        Kind.EXTREME_TACHY: Row(_H, hold_s=10.0),
+        Kind.EXTREME_BRADY: Row(_H, hold_s=10.0),
         Kind.PAUSE: Row(_M, hold_s=10.0),
         Kind.NSVT: Row(_M, hold_s=10.0),
         Kind.VENT_RHYTHM: Row(_M, hold_s=5.0),
         Kind.AFIB: Row(_M, updates=False),
-        Kind.TACHY: Row(_M),
-        Kind.BRADY: Row(_M),
+        Kind.TACHY: Row(_M, hold_s=10.0),
+        Kind.BRADY: Row(_M, hold_s=10.0),
         Kind.SVT: Row(_M, hold_s=10.0),
         Kind.PVC_RATE: Row(_L),
         Kind.PVC_PAIR: Row(_L, hold_s=30.0),

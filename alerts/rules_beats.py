@@ -2,8 +2,9 @@
 
 How they end:
 ASYSTOLE at the second beat in a row that follows the one before within the pause limit (one invented beat ends
-nothing); rates below (above) their limit less (plus) its ``*_back``; VTACH, PAUSE, NSVT, SVT and the patterns a hold
-time (`alerts.limits.KINDS`) after their last evidence; PVC_RATE when fewer than the limit less `pvc_back` lie within a
+nothing); rates a hold time after they fell below (rose above) their limit less (plus) its ``*_back``, unless they
+came back meanwhile: a mean of 4 RR swings in AF; VTACH, PAUSE, NSVT, SVT and the patterns a hold time
+(`alerts.limits.KINDS`) after their last evidence; PVC_RATE when fewer than the limit less `pvc_back` lie within a
 minute. The T peak is taken as 0.28 s times the square root of the RR in s after the R peak (after Bazett).
 """
 
@@ -178,12 +179,12 @@ def _rate(state: RuleState, r: int, rr: int, at: int, limits: Limits, out: list[
     standing = state.standing
     if hr > limits.extreme_tachy:
         _rate_on(state, Kind.EXTREME_TACHY, onset, at, limits.extreme_tachy, limits, out)
-    elif Kind.EXTREME_TACHY in standing and hr < limits.extreme_tachy - limits.extreme_tachy_back:
-        end(state, out, Kind.EXTREME_TACHY, at, f"HR {hr:.0f}")
+    if Kind.EXTREME_TACHY in standing:
+        _rate_off(state, Kind.EXTREME_TACHY, r, hr < limits.extreme_tachy - limits.extreme_tachy_back)
     if hr < limits.extreme_brady:
         _rate_on(state, Kind.EXTREME_BRADY, onset, at, limits.extreme_brady, limits, out)
-    elif Kind.EXTREME_BRADY in standing and hr > limits.extreme_brady + limits.extreme_brady_back:
-        end(state, out, Kind.EXTREME_BRADY, at, f"HR {hr:.0f}")
+    if Kind.EXTREME_BRADY in standing:
+        _rate_off(state, Kind.EXTREME_BRADY, r, hr > limits.extreme_brady + limits.extreme_brady_back)
     wait = round(limits.rate_s * RATE)
     if hr > limits.tachy:
         if state.fast_from < 0:
@@ -194,8 +195,8 @@ def _rate(state: RuleState, r: int, rr: int, at: int, limits: Limits, out: list[
     elif state.fast_from >= 0:
         state.fast_from = -1
         state.due.pop("tachy", None)
-    if Kind.TACHY in standing and hr < limits.tachy - limits.tachy_back:
-        end(state, out, Kind.TACHY, at, f"HR {hr:.0f}")
+    if Kind.TACHY in standing:
+        _rate_off(state, Kind.TACHY, r, hr < limits.tachy - limits.tachy_back)
     if hr < limits.brady:
         if state.slow_from < 0:
             state.slow_from, state.slow_onset = r, onset
@@ -205,8 +206,16 @@ def _rate(state: RuleState, r: int, rr: int, at: int, limits: Limits, out: list[
     elif state.slow_from >= 0:
         state.slow_from = -1
         state.due.pop("brady", None)
-    if Kind.BRADY in standing and hr > limits.brady + limits.brady_back:
-        end(state, out, Kind.BRADY, at, f"HR {hr:.0f}")
+    if Kind.BRADY in standing:
+        _rate_off(state, Kind.BRADY, r, hr > limits.brady + limits.brady_back)
+
+
+def _rate_off(state: RuleState, kind: Kind, r: int, well: bool) -> None:
+    """Let a rate alarm end once the rate has been well within its limit for its hold time."""
+    if not well:
+        state.due.pop(kind, None)
+    elif kind not in state.due:
+        hold(state, kind, r)
 
 
 def _rate_on(
