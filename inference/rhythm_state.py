@@ -133,9 +133,10 @@ STATE: Final = np.dtype(
         ("shock_last", "f4"),  # decision
         ("shock_known", "u1"),
         ("shock_on", "u1"),
-        ("named", "f4"),  # slow mean of the VT against VF rule
+        ("named", "f4"),  # 1: tachycardia, 0: fibrillation or flutter, slow mean over a run
         ("af_scores", "f4", (3,)),
         ("af_known", "i8"),
+        ("af_mean", "f4"),
         ("af_on", "u1"),
     ],
     align=True,

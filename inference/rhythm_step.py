@@ -11,7 +11,8 @@ from scipy.signal import butter
 
 from dsp.kernel import kernel
 from dsp.layout import BLIND, BLOCK, FS, Flag
-from inference.rhythm_beats import AF_LEAST, add_beat, af_features, beat_features
+from inference.rhythm_af import AF_LEAST, af_features
+from inference.rhythm_beats import add_beat, beat_features
 from inference.rhythm_state import AF_EVERY, BLOCKS, DELAY, F1, RING, SPAN
 from inference.rhythm_window import window_features
 

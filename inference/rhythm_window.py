@@ -7,7 +7,7 @@ shares after Barro (1989); the spectrum is one transform of 256 points at 62.5 H
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray

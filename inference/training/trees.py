@@ -1,0 +1,145 @@
+"""Boosted trees: fitted by LightGBM, written as an ONNX tree ensemble with a contract.
+
+LightGBM compares doubles with ``<=``; features are float32, so a threshold rounded down to float32 parts the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import lightgbm as lgb
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from inference.contract import KEY, Contract, to_json
+
+OPSET: Final = 17
+ML_OPSET: Final = 3
+BINS: Final = 127
+
+
+def fit(
+    features: NDArray[np.float32],
+    labels: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+    settings: dict[str, Any],
+    seed: int,
+) -> lgb.Booster:
+    """Fit a binary classifier.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (m, k)
+    labels : ndarray of bool, shape (m,)
+    weights : ndarray of float64, shape (m,)
+        Of rows; scaled here to a mean of 1.
+    settings : dict
+        ``trees``, ``leaves``, ``rate``, ``feature_fraction``, ``least`` (rows in a leaf), ``l2``, and optionally
+        ``threads``.
+    seed : int
+
+    Returns
+    -------
+    lightgbm.Booster
+        The same for the same arguments.
+    """
+    parameters = {
+        "objective": "binary",
+        "learning_rate": settings["rate"],
+        "num_leaves": settings["leaves"],
+        "feature_fraction": settings["feature_fraction"],
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "min_data_in_leaf": settings["least"],
+        "lambda_l2": settings["l2"],
+        "num_threads": settings.get("threads", 1),
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbose": -1,
+    }
+    data = lgb.Dataset(features, labels, weight=weights / weights.mean(), params={"max_bin": BINS, "verbose": -1})
+    return lgb.train(parameters, data, settings["trees"])
+
+
+def save(path: Path, booster: lgb.Booster, contract: Contract) -> None:
+    """Write a booster as an ONNX graph from ``features`` (rows, k) to ``probability`` (rows, 1).
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    booster : lightgbm.Booster
+        A binary classifier.
+    contract : Contract
+        Goes into the metadata.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in ("tree", "node", "feature", "value", "mode", "true", "false")}
+    leaves: dict[str, list[Any]] = {name: [] for name in ("tree", "node", "weight")}
+    for tree, info in enumerate(booster.dump_model()["tree_info"]):
+        for number, node, below in _numbered(info["tree_structure"]):
+            columns["tree"].append(tree)
+            columns["node"].append(number)
+            inner = "split_feature" in node
+            columns["feature"].append(node["split_feature"] if inner else 0)
+            columns["value"].append(_rounded_down(node["threshold"]) if inner else 0.0)
+            columns["mode"].append("BRANCH_LEQ" if inner else "LEAF")
+            columns["true"].append(below[0])
+            columns["false"].append(below[1])
+            if not inner:
+                leaves["tree"].append(tree)
+                leaves["node"].append(number)
+                leaves["weight"].append(float(node["leaf_value"]))
+    ensemble = helper.make_node(
+        "TreeEnsembleRegressor",
+        ["features"],
+        ["logit"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        post_transform="NONE",
+        nodes_treeids=columns["tree"],
+        nodes_nodeids=columns["node"],
+        nodes_featureids=columns["feature"],
+        nodes_values=columns["value"],
+        nodes_modes=columns["mode"],
+        nodes_truenodeids=columns["true"],
+        nodes_falsenodeids=columns["false"],
+        target_treeids=leaves["tree"],
+        target_nodeids=leaves["node"],
+        target_ids=[0] * len(leaves["tree"]),
+        target_weights=leaves["weight"],
+    )
+    graph = helper.make_graph(
+        [ensemble, helper.make_node("Sigmoid", ["logit"], ["probability"])],
+        contract.model,
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", len(contract.features)])],
+        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["rows", 1])],
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    helper.set_model_props(model, {KEY: to_json(contract)})
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def _numbered(root: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any], tuple[int, int]]]:
+    """Nodes of a tree in order of discovery, each with its number and those of its children (0, 0 for a leaf)."""
+    waiting = [root]
+    at = 0
+    while at < len(waiting):
+        node = waiting[at]
+        below = (0, 0)
+        if "split_feature" in node:
+            below = (len(waiting), len(waiting) + 1)
+            waiting += [node["left_child"], node["right_child"]]
+        yield at, node, below
+        at += 1
+
+
+def _rounded_down(threshold: float) -> float:
+    value = np.float32(threshold)
+    return float(np.nextafter(value, np.float32(-np.inf)) if float(value) > threshold else value)
