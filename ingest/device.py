@@ -32,6 +32,8 @@ __all__ = ["Connection", "DeviceClient", "DeviceMeta", "FleetClient", "PublishSt
 
 _LOG: Final = logging.getLogger(__name__)
 _TIMEOUT_S: Final = 10.0
+_PROBE_S: Final = 3.0
+"""How long a broker may take to answer while it is not known which MQTT it speaks; some never refuse the other."""
 _BACKOFF_S, _BACKOFF_MAX_S = 0.25, 30.0
 
 
@@ -89,6 +91,7 @@ class FleetClient:
         self.stats = PublishStats()
         self._connection, self._inflight, self._close_s = connection, inflight, close_s
         self._limit = keep * len(self._metas)
+        self._mqtt5 = connection.mqtt5 is not False
         self._on_command, self._jitter = on_command, jitter
         self._waiting: deque[_Message] = deque()
         self._under_way: dict[int, _Message] = {}
@@ -200,7 +203,10 @@ class FleetClient:
             finally:
                 self._connected.clear()
                 self._keep_under_way()
-            attempt = 1 if self.stats.connects > connects else attempt + 1
+            came_up = self.stats.connects > connects
+            attempt = 1 if came_up else attempt + 1
+            if self._connection.mqtt5 is None and not self.stats.connects:
+                self._mqtt5 = not self._mqtt5
             wait = min(_BACKOFF_MAX_S, _BACKOFF_S * 2.0 ** min(attempt - 1, 16)) * (0.5 + 0.5 * self._jitter())
             host = f"{self._connection.host}:{self._connection.port}"
             _LOG.warning("broker %s: %s; next attempt in %.1f s", host, self.stats.last_error, wait)
@@ -229,10 +235,10 @@ class FleetClient:
             username=c.username,
             password=c.password,
             identifier=self._identifier(),
-            protocol=aiomqtt.ProtocolVersion.V5 if c.mqtt5 else aiomqtt.ProtocolVersion.V311,
+            protocol=aiomqtt.ProtocolVersion.V5 if self._mqtt5 else aiomqtt.ProtocolVersion.V311,
             will=self._will(),
-            clean_session=None if c.mqtt5 else True,
-            timeout=_TIMEOUT_S,
+            clean_session=None if self._mqtt5 else True,
+            timeout=_PROBE_S if c.mqtt5 is None and not self.stats.connects else _TIMEOUT_S,
             keepalive=c.keepalive_s,
             tls_context=c.tls,
             max_inflight_messages=self._inflight,
@@ -288,7 +294,7 @@ class FleetClient:
     ) -> None:
         # Tasks start in the order in which they were made, and a publish is queued before its first wait: order holds.
         properties = None
-        if self._connection.mqtt5 and not message.retain:
+        if self._mqtt5 and not message.retain:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.MessageExpiryInterval = self._connection.expiry_s
         await client.publish(message.topic, message.payload, qos=1, retain=message.retain, properties=properties)

@@ -36,8 +36,8 @@ class Connection:
         Account.
     tls : ssl.SSLContext, optional
         Encrypts and checks the broker's certificate.
-    mqtt5 : bool
-        Speak MQTT 5, else 3.1.1.
+    mqtt5 : bool, optional
+        Speak MQTT 5, or 3.1.1 where False; without it each is tried in turn until one is taken.
     expiry_s : int
         MQTT 5: how long the broker keeps a frame for an absent reader, s.
     keepalive_s : int
@@ -49,7 +49,7 @@ class Connection:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     tls: ssl.SSLContext | None = None
-    mqtt5: bool = True
+    mqtt5: bool | None = None
     expiry_s: int = 3600
     keepalive_s: int = 20
 

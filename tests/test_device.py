@@ -32,7 +32,7 @@ def meta(device: str = "bed-1") -> DeviceMeta:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition, with a deadline."""
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 - the conditions are those of other processes
+        while not condition():
             await asyncio.sleep(0.01)
 
 
@@ -170,6 +170,17 @@ async def test_frames_arrive_in_order_with_meta_and_status_on_either_broker(brok
         for message in got:
             kind = str(message.topic).rsplit("/", 1)[1]
             {"ecg": decode, "status": decode_status, "events": decode_event, "meta": decode_meta}[kind](message.payload)
+
+
+async def test_the_protocol_is_found_out(broker: Broker):
+    """Without being told which MQTT the broker speaks, a device ends up with one that it takes."""
+    unsaid = dataclasses.replace(address(broker), mqtt5=None)
+    async with DeviceClient(unsaid, meta(), jitter=lambda: 0.0) as client:
+        client.offer(frame(0))
+        async with asyncio.timeout(DEADLINE_S):
+            await client.drain()
+        assert client.stats.sent == 1
+        assert client.stats.failures == (0 if broker.mqtt5 else 1)
 
 
 @pytest.mark.services
