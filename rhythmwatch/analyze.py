@@ -19,7 +19,7 @@ from rhythmwatch.models import Models
 from rhythmwatch.pipeline import Output, Pipeline
 
 FIRST_LEAD: Final = "MLII"
-FRAME_S: Final = 1.0
+FRAME_S: Final = 1.2
 _PATIENT: Final = "record"
 
 

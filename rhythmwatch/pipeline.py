@@ -47,6 +47,8 @@ from rhythmwatch.views import view_of
 
 SILENT_S: Final = 10.0
 """Without a frame for this long a patient's silence is evidence (rule NO_DATA)."""
+_MISSING: Final = int(Flag.MISSING)
+_NOISY: Final = int(Flag.NOISY)
 REFILL_S: Final = 60.0
 """A gap up to this is filled with missing samples; after a longer one the signal stages begin anew."""
 
@@ -110,7 +112,7 @@ class Pipeline:
     """
 
     def __init__(self, models: Models, partitions: int, *, views: bool = True) -> None:
-        self.stages = Stages(models)
+        self.stages = Stages(models, views=views)
         self.patients: dict[str, Patient] = {}
         self._partitions = partitions
         self._views = views
@@ -344,9 +346,12 @@ class Pipeline:
 
     def _quality(self, patient: Patient, stretch: Stretch, evidence: list[Evidence], out: Output) -> None:
         vitals = patient.vitals
-        for number, (flags, lead) in enumerate(zip(stretch.flags.tolist(), stretch.lead.tolist(), strict=True)):
-            name = patient.leads[lead]
-            quality = quality_of(flags)
+        before = (-1, -1)
+        for number, block in enumerate(zip(stretch.flags.tolist(), stretch.lead.tolist(), strict=True)):
+            if block == before:
+                continue
+            before = block
+            quality, name = quality_of(block[0]), patient.leads[block[1]]
             if quality == vitals.quality and name == vitals.lead:
                 continue
             end = stretch.start + (number + 1) * BLOCK
@@ -379,11 +384,11 @@ class Pipeline:
 
 def quality_of(flags: int) -> str:
     """Name the state of a block for people: good, noisy, lead_off or missing."""
-    if flags & Flag.MISSING:
+    if flags & _MISSING:
         return "missing"
     if flags & BLIND:
         return "lead_off"
-    return "noisy" if flags & Flag.NOISY else "good"
+    return "noisy" if flags & _NOISY else "good"
 
 
 def _rhythm_event(patient: Patient, verdict: RhythmVerdict) -> RhythmEvent:

@@ -24,7 +24,7 @@ from inference import features, rhythm
 from rhythmwatch.models import Models
 from rhythmwatch.quantise import loudness, wave_units
 
-PIECE_S: Final = 1.0
+PIECE_S: Final = 1.2
 """Longest stretch that passes the stages in one go, seconds; `features.MAX_CHUNK` bounds it."""
 
 DELAY: Final = features.WAIT + BLOCK
@@ -116,14 +116,19 @@ class Stages:
         The networks.
     capacity : int
         Rows to begin with; the stores double when they are full.
+    views : bool
+        Whether stretches carry what the wall gets.
     clock : callable, optional
         Seconds; with it `spent` sums up what each stage took.
     """
 
-    def __init__(self, models: Models, capacity: int = 16, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self, models: Models, capacity: int = 16, *, views: bool = True, clock: Callable[[], float] | None = None
+    ) -> None:
         self.models = models
         self.spent: dict[str, float] = {}
         self._clock = clock
+        self._views = views
         self._lap_at = 0.0
         self._stores: dict[str, NDArray[Any]] = {
             "frontend": frontend.new_states(capacity),
@@ -239,8 +244,8 @@ class Stages:
                 self.spent[name] = self.spent.get(name, 0.0) + now - self._lap_at
             self._lap_at = now
 
-    @staticmethod
     def _stretches(
+        self,
         signal: Signal,
         leads: NDArray[np.int8],
         columns: spectrogram.Columns,
@@ -255,8 +260,8 @@ class Stages:
                 verdicts.end.tolist(), verdicts.code.tolist(), verdicts.probability.tolist(), strict=True
             )
         ]
-        wave = wave_units(signal).tobytes()
-        loud = loudness(columns.re, columns.im).tobytes()
+        wave = wave_units(signal).tobytes() if self._views else b""
+        loud = loudness(columns.re, columns.im).tobytes() if self._views else b""
         bins = columns.re.shape[1]
         stretches = []
         edges = zip(
