@@ -19,6 +19,7 @@ from web.production import open_parts
 from web.routes import router
 from web.security import SecurityHeaders
 from web.settings import WebSettings
+from web.tasks import end
 
 
 def say(text: str) -> None:
@@ -61,9 +62,7 @@ def create_app(
             try:
                 yield
             finally:
-                reader.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await reader
+                await end([reader])
 
     app = FastAPI(title="RhythmWatch", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.settings = settings

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from web.hub import Hub, Subscription
 from web.outbox import OutboxFullError
 from web.settings import WebSettings
+from web.tasks import end
 from web.wire import read_watch
 
 log = logging.getLogger("web.client")
@@ -77,9 +78,7 @@ class Client:
         finally:
             self.state = ClientState.CLOSING
             self._hub.unsubscribe(subscription)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
             self.state = ClientState.CLOSED
 
     async def _read(self, subscription: Subscription) -> None:

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import Final, Protocol, TypeAlias
 
 from bus.streams import Bus, Position, Record, milliseconds
+from web.tasks import end
 
 BLOCK_MS: Final = 250
 """Longest wait for an entry before a pulse."""
@@ -98,9 +99,7 @@ class BusFeed:
                 if not records:
                     yield FeedItem(FeedKind.PULSE)
         finally:
-            for reader in readers:
-                reader.cancel()
-            await asyncio.gather(*readers, return_exceptions=True)
+            await end(readers)
 
     async def _follow(self, kind: FeedKind, handed: asyncio.Queue[_Batch | Exception]) -> None:
         cursors = dict(self._done[kind])
