@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from alerts import rules, state
 from alerts.events import to_event
+from alerts.limits import LimitsError, changed
 from alerts.model import Beat, Condition, Evidence, Horizon, Note, Quality, Rhythm, Silence
 from alerts.state import AlarmBook
 from bus.messages import (
@@ -41,7 +42,7 @@ from ingest.codecs import decode_frame
 from ingest.frame import FrameError
 from ingest.sequencer import Gap, Late, NewEpoch, Run, Step
 from rhythmwatch.models import Models
-from rhythmwatch.patient import Patient
+from rhythmwatch.patient import Patient, Vitals
 from rhythmwatch.stages import DELAY, Chunk, RhythmVerdict, Stages, Stretch
 from rhythmwatch.views import view_of
 
@@ -147,9 +148,8 @@ class Pipeline:
         known = self.patients[patient]
         queue: deque[_Work] = deque()
         self._steps(known, known.sequencer.flush(), ms, queue)
-        if known.rate:
-            tail = round((DELAY / FS + 1.0) * known.rate)
-            queue.append(_Samples(np.full((tail, len(known.leads)), np.nan, np.float32), ms))
+        if known.queued_rate:
+            queue.append(_Samples(_missing(known.queued_rate, known.queued_leads), ms))
         out = Output()
         self._work_off({patient: queue}, out)
         return out
@@ -208,11 +208,14 @@ class Pipeline:
                 parts.append(step.frame.millivolts())
             elif isinstance(step, Gap):
                 if step.count > REFILL_S * rate:
+                    parts.append(_missing(rate, leads))
                     close()
                     queue.append(_Begin(None, step.sample + step.count))
                 else:
                     parts.append(np.full((step.count, leads), np.nan, np.float32))
             elif isinstance(step, NewEpoch):
+                if rate:
+                    parts.append(_missing(rate, leads))
                 close()
                 rate, leads = patient.queued_rate, patient.queued_leads = step.rate, len(step.leads)
                 queue.append(_Begin(step, step.sample))
@@ -273,14 +276,15 @@ class Pipeline:
             patient.clock.start(step.rate, step.sample, patient.now_ms)
             self._alarms(patient, state.on_epoch(patient.book, step.epoch, patient.now_ms), out)
         start = start_at(work.sample, patient.rate)
+        if step is not None or patient.rules is None:
+            patient.rules = rules.new_state(DELAY, patient.limits, start)
+            patient.vitals = Vitals()
+        else:
+            self._conditions(patient, rules.jump(patient.rules, patient.seen, start, patient.limits), out)
+            patient.vitals.quality = "good"
         patient.next_sample, patient.skip_to = work.sample, first_sample(start, patient.rate)
         self.stages.reset(patient.slot, min(len(patient.leads), MAX_ANALYSED), start)
         patient.seen = start
-        if step is not None:
-            patient.rules = rules.new_state(DELAY, patient.limits, start)
-            patient.vitals.recent.clear()
-            patient.vitals.ectopic.clear()
-            patient.vitals.lead = ""
 
     def _entry(self, patient: Patient, entry: Inbound, out: Output) -> None:
         now = patient.now_ms = max(patient.now_ms, entry.server_ms)
@@ -295,6 +299,12 @@ class Pipeline:
                 action = unpack_action(entry.payload)
             except (msgspec.DecodeError, msgspec.ValidationError):
                 out.refuse("action")
+                return
+            if action.name == "limits":
+                try:
+                    patient.limits = changed(patient.limits, action.values)
+                except LimitsError:
+                    out.refuse("limits")
                 return
             outcome = state.on_action(patient.book, action.name, action.user, action.alarm, action.values, now)
             if not outcome.accepted:
@@ -380,6 +390,11 @@ class Pipeline:
     def _alarms(self, patient: Patient, changes: Sequence[state.AlarmChange], out: Output) -> None:
         for change in changes:
             out.events.append((patient.id, to_event(change, patient.id, patient.device, patient.rate or float(FS))))
+
+
+def _missing(rate: float, leads: int) -> NDArray[np.float32]:
+    """Make the missing samples after the end of a stretch that let the last beats be decided without their future."""
+    return np.full((round((DELAY / FS + 1.0) * rate), leads), np.nan, np.float32)
 
 
 def quality_of(flags: int) -> str:

@@ -3,6 +3,6 @@
 Commands import what they run only when they run, so that ``--help`` and the small processes start fast.
 """
 
-from rhythmwatch.cli.app import app
+from rhythmwatch.cli.tree import app
 
 __all__ = ["app"]

@@ -9,6 +9,7 @@ from rhythmwatch.cli import offline, serve, sources
 app = typer.Typer(
     help="Real-time streaming ECG monitoring. Not a medical device: not for diagnosis or treatment.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_show_locals=False,
 )
 
