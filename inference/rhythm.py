@@ -44,6 +44,9 @@ SHOCK_MODEL: Final = "rhythm"
 AF_MODEL: Final = "af"
 """Name of the AF model in its contract, and of its file."""
 
+RECORD_AF: Final = 0.5
+"""AF score that counts for a whole recording: higher than for an alarm, which may be late but must not be missed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -321,13 +324,14 @@ def record_verdict(verdicts: Verdicts, patient: int = 0) -> str:
     Returns
     -------
     str
-        ``AFIB`` if that holds for more than half of the seconds since the first AF score, else the most frequent of the
-        other codes; ``NOISE`` for a recording without a verdict.
+        ``AFIB`` if the AF score was above `RECORD_AF` in more than half of the seconds since the first one, else the
+        most frequent of the other codes; ``NOISE`` for a recording without a verdict.
     """
     part = slice(int(verdicts.offsets[patient]), int(verdicts.offsets[patient + 1]))
     code = verdicts.code[part]
-    since = code[(verdicts.af[part] > 0.0) & (code != NOISE)]
-    if 2 * np.count_nonzero(since == AFIB) > since.size:
+    af = verdicts.af[part]
+    known = af[(af > 0.0) & (code != NOISE)]
+    if 2 * np.count_nonzero(known > RECORD_AF) > known.size:
         return CODES[AFIB]
     others = code[(code != NOISE) & (code != AFIB)]
     return CODES[int(np.bincount(others).argmax())] if others.size else CODES[NOISE]

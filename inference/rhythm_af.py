@@ -1,7 +1,7 @@
 """RR statistics over the last 20 s for atrial fibrillation, from beats that are not V-like.
 
-Turning points after Dash (2009), matches of intervals as in sample entropy (Lake and Moorman 2011). Steps are low for one
-lag in bigeminy and high for all in fibrillation; coherence of the P zone tells premature atrial beats from it.
+Turning points after Dash (2009), matches of intervals as in sample entropy (Lake and Moorman 2011). Steps are low for
+one lag in bigeminy and high for all in fibrillation; coherence of the P zone tells premature atrial beats from it.
 """
 
 from __future__ import annotations

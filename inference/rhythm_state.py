@@ -108,7 +108,7 @@ STATE: Final = np.dtype(
         ("low", "f8", (2,)),
         ("wave", "f4", (RING,)),  # at sample index // 2 % RING
         ("drift", "f8", (SPAN, 2)),  # sum and sum of squares of the drift, a second each
-        ("flags", "u1", (BLOCKS,)),
+        ("quality", "u1", (BLOCKS,)),  # flags of the window's blocks
         ("beats", "i8"),  # beats so far since begin
         ("r", "i8", (HELD,)),  # of each beat, at beat number % HELD
         ("usual", "f4", (HELD,)),  # correlation with the dominant shape

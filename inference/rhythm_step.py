@@ -164,13 +164,13 @@ def step_kernel(
             if flag & _SWITCHED:
                 restart(state)
             filter_block(state, x[b * BLOCK : (b + 1) * BLOCK])
-            state.flags[state.next // BLOCK % BLOCKS] = flag
+            state.quality[state.next // BLOCK % BLOCKS] = flag
             state.next += BLOCK
             now = state.next
             while at < peak_cuts[p + 1] and decided[at] <= now:
                 # A beat of the lead before belongs to no shape of this one.
                 if r[at] >= state.begin:
-                    learn = state.flags[r[at] // BLOCK % BLOCKS] == 0
+                    learn = state.quality[r[at] // BLOCK % BLOCKS] == 0
                     add_beat(state, r[at], strength[at], now, learn)
                 at += 1
             if now % FS != 0:
@@ -178,9 +178,9 @@ def step_kernel(
             bad = 0
             rough = 0
             for k in range(BLOCKS):
-                if state.flags[k] & BLIND:
+                if state.quality[k] & BLIND:
                     bad += 1
-                elif state.flags[k] & _NOISY:
+                elif state.quality[k] & _NOISY:
                     rough += 1
             whole = now - state.begin >= SPAN * FS
             out = shock[row]

@@ -98,7 +98,8 @@ def shock_table(examples: Sequence[Example], weight: dict[str, float]) -> Table:
 def af_labels(example: Example) -> NDArray[np.int8]:
     """AF label of each row for training: `AF`, `OTHER`, or `DOUBT` where the last 20 s are mixed."""
     if example.database == "cinc2017":
-        return np.where(example.label == NOISE, DOUBT, example.label).astype(np.int8)
+        # Noisy recordings teach as well: they must not look like AF.
+        return np.where(example.label == AF, AF, OTHER).astype(np.int8)
     out = np.full(len(example.label), DOUBT, np.int8)
     for k, now in enumerate(example.label):
         share = float((example.label[max(0, k - MIXED + 1) : k + 1] == AF).mean())
