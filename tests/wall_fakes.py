@@ -79,6 +79,7 @@ class FakePatient:
     loop: Loop
     index: int = 0
     next_at: float = 0.0
+    began: float = 0.0
     silent: bool = False
     quality: str = "good"
     note: str = ""
@@ -93,7 +94,8 @@ class FakePatient:
             wave = np.full(FS, -32768, "<i2")
         first = -(-start // HOP)
         last = -(-(start + FS) // HOP)
-        ms = int((now - 1.2) * 1000)
+        self.began = self.began or now - 1.2 - start / FS
+        ms = int((self.began + start / FS) * 1000)
         beats = [
             BeatEvent(
                 self.name, "dev", EPOCH, at + start - start % n + (n if at < start % n else 0),

@@ -14,7 +14,7 @@ from web.hub import Hub, Subscription
 from web.outbox import OutboxFullError
 from web.settings import WebSettings
 from web.tasks import end
-from web.wire import read_watch
+from web.wire import frame, read_watch
 
 log = logging.getLogger("web.client")
 
@@ -94,10 +94,10 @@ class Client:
                     raise SessionEndedError("the session behind the page ended")
                 check = loop.time() + self._settings.session_check_s
             if loop.time() >= pulse:
-                await self._socket.send_bytes(self._hub.clock(subscription))
+                await self._socket.send_bytes(frame([self._hub.clock(subscription)]))
                 pulse = loop.time() + self._settings.clock_s
             if await subscription.outbox.wait(max(0.0, min(pulse, check) - loop.time())):
-                await self._socket.send_bytes(subscription.outbox.take())
+                await self._socket.send_bytes(frame(subscription.outbox.take()))
 
     def _why(self, user: str, causes: list[BaseException | None]) -> tuple[int, str]:
         """Give close code and reason for what ended a task."""

@@ -215,8 +215,7 @@ class Hub:
             if bed.rhythm is not None:
                 states.append(wire.rhythm(bed.rhythm))
         states.append(wire.encode(wire.Synced(now_ms)))
-        # One message for the bound of the lane: a snapshot of any size fits, and arrives whole.
-        outbox.put_control(b"".join(states))
+        outbox.put_snapshot(states)
         subscription = Subscription(outbox)
         self._subscriptions.add(subscription)
         return subscription

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 BATCH_BYTES: Final = 32 * 1024
@@ -52,6 +53,11 @@ class Outbox:
             self._control.append(message)
         self._ready.set()
 
+    def put_snapshot(self, messages: Iterable[bytes]) -> None:
+        """Queue a snapshot: it arrives whole, whatever its size."""
+        self._control.extend(messages)
+        self._ready.set()
+
     def put_wave(self, message: bytes) -> int:
         """Queue waveform; returns how many old messages had to go for it."""
         self._wave.append(message)
@@ -64,7 +70,7 @@ class Outbox:
         self._ready.set()
         return dropped
 
-    def take(self) -> bytes:
+    def take(self) -> list[bytes]:
         """Take what goes into the next websocket frame: all of control, then waveform up to `BATCH_BYTES`.
 
         Raises
@@ -84,7 +90,7 @@ class Outbox:
             batch.append(message)
         if not self._wave:
             self._ready.clear()
-        return b"".join(batch)
+        return batch
 
     async def wait(self, seconds: float) -> bool:
         """Wait until something is there; False when `seconds` passed first."""

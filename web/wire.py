@@ -1,10 +1,13 @@
-"""What goes to the page: msgpack arrays ``[tag, field, ...]``, several in one binary websocket frame.
+"""What goes to the page: binary websocket frames, each a msgpack array of messages ``[tag, field, ...]``.
 
 `web/ui/wire.js` names the same fields in the same order; a test compares the two. Views are split: the waveform for
 everybody who has the bed in sight, spectrogram columns only for an open patient page.
 """
 
 from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
 
 import msgspec
 
@@ -145,11 +148,28 @@ Message = Hello | Clock | Reset | Beds | Synced | Wave | Columns | Beat | Rhythm
 ALL: tuple[type[msgspec.Struct], ...] = (Hello, Clock, Reset, Beds, Synced, Wave, Columns, Beat, Rhythm, Status, Alarm)
 
 _encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Message])
 
 
 def encode(message: Message) -> bytes:
     """Msgpack of one message."""
     return _encoder.encode(message)
+
+
+def frame(messages: Sequence[bytes]) -> bytes:
+    """Join encoded messages to one websocket frame."""
+    return struct.pack(">BI", 0xDD, len(messages)) + b"".join(messages)
+
+
+def read_frame(data: bytes) -> list[Message]:
+    """Read a websocket frame, as a client in Python does.
+
+    Raises
+    ------
+    msgspec.DecodeError, msgspec.ValidationError
+        If `data` is no frame of ours.
+    """
+    return _decoder.decode(data)
 
 
 def wave(view: View) -> bytes:

@@ -1,4 +1,4 @@
-// Binary messages of the server: msgpack arrays [tag, field, ...], several in one frame. Fields as in web/wire.py.
+// Binary messages of the server: frames are msgpack arrays of [tag, field, ...]. Fields as in web/wire.py.
 // @ts-check
 
 /** Field names by tag, in the order of web/wire.py. @type {Record<string, string[]>} */
@@ -90,7 +90,8 @@ class Reader {
  */
 export function* messages(buffer) {
   const reader = new Reader(buffer);
-  while (reader.at < reader.bytes.length) {
+  if (reader.length(1) !== 0xdd) throw new RangeError("no frame of ours");
+  for (let left = reader.length(4); left > 0; left--) {
     const row = /** @type {unknown[]} */ (reader.value());
     const type = /** @type {string} */ (row[0]);
     const names = FIELDS[type];

@@ -1,0 +1,402 @@
+"""The pages in a real Chromium: a real server on a real bus, with a ward that is played into the streams."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shutil
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from uvicorn import Server
+from wall_fakes import USER, FakeWard, alarm, ward_of
+
+from bus.messages import Entry, partition_of, unpack_action, unpack_inbound
+from bus.server import embedded
+from bus.streams import Bus
+from web.app import create_app
+from web.feed import FeedKind
+from web.server import make_server
+from web.settings import WebSettings
+from web.tasks import end
+
+pytestmark = [pytest.mark.browser, pytest.mark.services]
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync",
+             "--autoplay-policy=document-user-activation-required"]  # fmt: skip
+PARTITIONS = 4
+LIVE = "window.rhythmwatch?.link.state === 'live'"
+VTACH = {"value": 168.0, "limit": 100.0, "detail": "7 ventricular beats in a row"}
+
+
+class Worker:
+    """Stands in for the worker: puts a fake ward on the streams and answers acknowledgements that come in."""
+
+    def __init__(self, bus: Bus, ward: FakeWard) -> None:
+        self.bus, self.ward = bus, ward
+        self.epochs: dict[int, int] = {}
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        for partition in range(PARTITIONS):
+            self.epochs[partition] = await self.bus.claim(partition)
+        await asyncio.gather(self.ward.play(), self.write(), self.answer())
+
+    async def write(self) -> None:
+        """Put what the ward sends on the streams."""
+        while True:
+            batch = [await self.ward.queue.get()]
+            while not self.ward.queue.empty():
+                batch.append(self.ward.queue.get_nowait())
+            outputs: dict[int, tuple[list[bytes], list[bytes]]] = {}
+            for item in batch:
+                patient = re.search(rb"patient.(Bed \d+)", item.data).group(1).decode()
+                events, views = outputs.setdefault(partition_of(patient, PARTITIONS), ([], []))
+                (views if item.kind is FeedKind.VIEW else events).append(item.data)
+            for partition, (events, views) in outputs.items():
+                position = (await self.bus.append_in([(partition, b"tick")]))[0]
+                await self.bus.commit(partition, self.epochs[partition], events, views, None, position)
+
+    async def answer(self) -> None:
+        """Give staff actions to the ward."""
+        cursors = dict.fromkeys(range(PARTITIONS), "0-0")
+        while True:
+            for partition, records in await self.bus.read(cursors, block_ms=100):
+                cursors[partition] = records[-1].position
+                for record in records:
+                    if record.data != b"tick" and (entry := unpack_inbound(record.data)).kind is Entry.ACTION:
+                        await self.ward.append(entry.patient, unpack_action(entry.payload))
+
+
+@dataclass
+class Station:
+    """A running system and a browser before it."""
+
+    browser: Browser
+    ward: FakeWard
+    settings: WebSettings
+    port: int
+    password: str = ""
+    problems: list[str] = field(default_factory=list)
+    server: Server | None = None
+    serving: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """Address of the pages."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Start the web process, on the same port each time."""
+        said: list[str] = []
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self.port))
+        self.port = listener.getsockname()[1]
+        self.server = make_server(create_app(self.settings, announce=said.append))
+        self.serving = asyncio.create_task(self.server.serve(sockets=[listener]))
+        async with asyncio.timeout(20):
+            while not self.server.started:
+                await asyncio.sleep(0.01)
+        if said:
+            self.password = said[0].split("password ")[1].split()[0]
+
+    async def stop(self) -> None:
+        """Stop the web process as a restart does."""
+        self.server.should_exit = True
+        await self.serving
+
+    async def open(self, path: str = "/", width: int = 1280, height: int = 720) -> Page:
+        """Log in with a browser of its own and open a page."""
+        context = await self.browser.new_context(viewport={"width": width, "height": height})
+        page = await context.new_page()
+
+        def note(message: ConsoleMessage) -> None:
+            # What a test provokes: no gesture yet, a server that is down, and its own look at pixels.
+            expected = ("AudioContext", "ERR_CONNECTION", "WebSocket", "willReadFrequently")
+            if message.type in ("error", "warning") and not any(word in message.text for word in expected):
+                self.problems.append(message.text)
+
+        page.on("console", note)
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        await page.goto(self.url + "/login")
+        await page.fill("#user", USER)
+        await page.fill("#password", self.password)
+        await page.click("button[type=submit]")
+        await page.wait_for_url(self.url + "/")
+        if path != "/":
+            await page.goto(self.url + path)
+        await until(page, LIVE)
+        return page
+
+
+@pytest.fixture
+async def make_station(tmp_path: Path) -> AsyncIterator[Callable[..., object]]:
+    """Make a station with a ward; everything ends with the test, and no page may have complained."""
+    async with contextlib.AsyncExitStack() as stack:
+        stations: list[Station] = []
+
+        async def make(count: int = 8, alarming: bool = False) -> Station:
+            url = await stack.enter_async_context(embedded(tmp_path / "bus"))
+            bus = await stack.enter_async_context(Bus(url, partitions=PARTITIONS))
+            ward = ward_of(count, alarming)
+            playwright = await stack.enter_async_context(async_playwright())
+            program = shutil.which("chromium") or shutil.which("google-chrome")
+            browser = await playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+            stack.push_async_callback(browser.close)
+            database = f"sqlite:///{tmp_path}/web.db"
+            settings = WebSettings(
+                redis_url=url, database_url=database, partitions=PARTITIONS, session_check_s=0.2, clock_s=0.5
+            )
+            station = Station(browser, ward, settings, 0)
+            worker = asyncio.create_task(Worker(bus, ward).run())
+            stack.push_async_callback(end, [worker])
+            for event in ward.alarms.values():
+                ward.send(event)
+            await station.start()
+            stack.push_async_callback(station.stop)
+            stations.append(station)
+            return station
+
+        yield make
+        for station in stations:
+            assert station.problems == []
+
+
+async def until(page: Page, script: str, arg: object = None) -> None:
+    """Ask the page until `script` holds (the page's policy forbids playwright's own way, which evaluates text)."""
+    async with asyncio.timeout(20):
+        while not await page.evaluate(script, arg):
+            await asyncio.sleep(0.02)
+
+
+PIXELS = """([name, selector]) => {
+  const canvas = document.querySelector(name === null ? selector : `[data-bed="${name}"] ${selector}`);
+  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  let hash = 0, painted = 0;
+  for (let i = 3; i < data.length; i += 4) if (data[i] > 100) { painted++; hash = (hash * 31 + i) | 0; }
+  return [painted, hash];
+}"""
+ORANGE = """(name) => {
+  const canvas = document.querySelector(`[data-bed="${name}"] canvas`);
+  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, 14).data;
+  for (let i = 0; i < data.length; i += 4) {
+    if (data[i] > 240 && data[i + 1] > 130 && data[i + 1] < 180 && data[i + 2] < 90) return true;
+  }
+  return false;
+}"""
+
+
+async def test_wall_shows_every_bed_with_a_moving_trace(make_station) -> None:
+    """After the log-in eight beds are there, each with a waveform that moves, its rate and its rhythm."""
+    station = await make_station()
+    page = await station.open()
+    await expect(page.locator(".tile")).to_have_count(8)
+    for name in ("Bed 01", "Bed 08"):
+        await until(page, f"(a) => ({PIXELS})(a)[0] > 300", [name, "canvas"])
+        _, before = await page.evaluate(PIXELS, [name, "canvas"])
+        await until(page, f"(a) => ({PIXELS})(a.slice(0, 2))[1] !== a[2]", [name, "canvas", before])
+        await expect(page.locator(f'[data-bed="{name}"] .tile-hr b')).to_have_text(re.compile(r"^\d+$"))
+    await expect(page.locator('[data-bed="Bed 03"] .tile-rhythm')).to_have_text("Atrial fibrillation")
+    await expect(page.locator("#foot")).to_contain_text("Not a medical device")
+    await expect(page.locator("#banner")).to_be_hidden()
+
+
+async def test_sweep_draws_only_what_is_new(make_station) -> None:
+    """Frames draw the samples that came since the last one; the whole canvas is painted only when it must be."""
+    station = await make_station()
+    page = await station.open()
+    stats = "rhythmwatch.view().tiles[0].sweep.stats"
+    await until(page, f"rhythmwatch.view().tiles[0]?.sweep.stats.samples > 500 && {stats}.repaints > 0")
+    first = await page.evaluate(f"({{...{stats}}})")
+    await until(page, f"(n) => {stats}.samples > n + 500", first["samples"])
+    after = await page.evaluate(f"({{...{stats}}})")
+    assert after["repaints"] - first["repaints"] <= 2  # a change of gain may cost one
+    assert after["samples"] - first["samples"] < 2_000
+
+
+async def test_ectopic_beats_are_marked_on_the_wall(make_station) -> None:
+    """A bed in ventricular tachycardia carries the marks of its V beats above the trace."""
+    station = await make_station(alarming=True)
+    page = await station.open()
+    await until(page, ORANGE, "Bed 02")
+
+
+async def test_patient_page_shows_spectrogram_beats_and_alarms(make_station) -> None:
+    """One patient: waveform, spectrogram under it, each beat with its class, and the alarms of this patient alone."""
+    station = await make_station(alarming=True)
+    page = await station.open("/patient/Bed%2002")
+    await until(page, f"(a) => ({PIXELS})(a)[0] > 2000", [None, "canvas.wave"])
+    await until(page, f"(a) => ({PIXELS})(a)[0] > 20000", [None, "canvas.heat"])
+    await expect(page.locator(".latest tbody tr").first.locator(".cls")).to_have_text("V")
+    await expect(page.locator(".legend")).to_contain_text("Premature ventricular")
+    await expect(page.locator(".block.alarms .al")).to_have_count(1)
+    await expect(page.locator(".block.alarms")).to_contain_text("Ventricular tachycardia")
+    # A beat that the page marks lies on the largest sample near it: both share one axis.
+    offsets = await page.evaluate("""() => {
+      const trace = rhythmwatch.view().sweep.trace;
+      return trace.beats.filter((b) => b.index > trace.start + 50 && b.index < trace.end - 50).map((b) => {
+        let best = b.index;
+        for (let i = b.index - 20; i <= b.index + 20; i++) if (trace.at(i) > trace.at(best)) best = i;
+        return best - b.index;
+      });
+    }""")
+    assert len(offsets) > 3
+    assert max(abs(offset) for offset in offsets) <= 2
+
+
+async def test_alarm_appears_sounds_and_is_acknowledged_for_all(make_station) -> None:
+    """An alarm comes up by itself on two pages; one acknowledges, the other sees it at once, with the name."""
+    station = await make_station()
+    one = await station.open()
+    two = await station.open("/alarms")
+    await expect(one.locator("#bar")).to_contain_text("No alarm waits")
+    await one.mouse.click(640, 20)  # a gesture, so that the browser lets it sound
+    raised = alarm("Bed 05", "VTACH", 3, **VTACH)
+    station.ward.raise_alarm(raised)
+    for page in (one, two):
+        bar = page.locator("#bar .bar-first")
+        await expect(bar).to_contain_text("Bed 05")
+        await expect(bar).to_contain_text("Ventricular tachycardia")
+        await expect(bar).to_contain_text("Rate 168 > 100/min")
+    await expect(one.locator('[data-bed="Bed 05"]')).to_have_attribute("data-level", "high")
+    await until(one, "rhythmwatch.signals.played.high === 1 && rhythmwatch.signals.allowed")
+    await expect(two.locator("tbody tr")).to_have_count(1)
+    await one.locator("#bar button").click()
+    began = time.monotonic()
+    await expect(two.locator("tbody tr")).to_contain_text(f"Acknowledged by {USER}")
+    assert time.monotonic() - began < 2
+    await expect(two.locator("#bar")).to_contain_text("1 acknowledged")
+    await expect(one.locator('[data-bed="Bed 05"]')).to_have_attribute("data-seen", "")
+    assert await one.evaluate("rhythmwatch.signals.tone") is None
+
+
+async def test_most_urgent_alarm_stands_first_and_technical_hides_none(make_station) -> None:
+    """Six alarms: the lethal one leads the bar, the rest are counted, a technical one has its own place."""
+    station = await make_station(alarming=True)
+    page = await station.open()
+    await expect(page.locator("#bar .bar-first .bar-bed")).to_have_text("Bed 02")
+    await expect(page.locator("#bar .chip-more")).to_have_text("+3 more")
+    station.ward.raise_alarm(alarm("Bed 06", "BRADY", 2, value=44.0, limit=50.0))
+    tile = page.locator('[data-bed="Bed 06"]')
+    await expect(tile.locator(".tile-tech")).to_contain_text("Leads off")
+    await expect(tile.locator(".tile-alarm")).to_contain_text("HR 44 < 50")
+    await expect(tile).to_have_attribute("data-level", "medium")
+    await expect(tile.locator(".tile-hr b")).to_have_text("--")
+
+
+async def test_bed_that_falls_silent_looks_stale(make_station) -> None:
+    """Two seconds after the last samples a trace is grey and says since when; it recovers with the data."""
+    station = await make_station()
+    page = await station.open()
+    tile = page.locator('[data-bed="Bed 04"]')
+    await expect(tile.locator(".tile-hr b")).to_have_text(re.compile(r"^\d+$"))
+    station.ward.patients["Bed 04"].silent = True
+    await expect(tile.locator(".tile-stale")).to_contain_text(re.compile(r"No new signal since \d\d:\d\d:\d\d"))
+    await expect(tile.locator(".tile-hr b")).to_have_text("--")
+    assert await page.locator(".tile[data-stale]").count() == 1
+    assert "grayscale" in await tile.locator("canvas").evaluate("(c) => getComputedStyle(c).filter")
+    station.ward.patients["Bed 04"].silent = False
+    await expect(tile.locator(".tile-stale")).to_be_hidden()
+
+
+async def test_page_says_when_the_server_is_gone_and_comes_back_to_the_true_state(make_station) -> None:
+    """A stopped server raises the banner; what happened meanwhile is there after the restart, without a new log-in."""
+    station = await make_station()
+    page = await station.open()
+    await expect(page.locator(".tile")).to_have_count(8)
+    before = alarm("Bed 01", "TACHY", 2, value=131.0, limit=120.0)
+    station.ward.raise_alarm(before)
+    await expect(page.locator("#bar .bar-bed")).to_have_text("Bed 01")
+    await station.stop()
+    await expect(page.locator("#banner")).to_contain_text("Connection lost at")
+    await expect(page.locator(".tile[data-stale]")).to_have_count(8)
+    station.ward.raise_alarm(alarm("Bed 01", "TACHY", 2, revision=1, presence="off"))
+    station.ward.raise_alarm(alarm("Bed 07", "VFIB", 3))
+    await station.start()
+    await expect(page.locator("#banner")).to_be_hidden()
+    await expect(page.locator("#bar .bar-bed")).to_have_text("Bed 07")
+    await expect(page.locator(".tile[data-stale]")).to_have_count(0)
+    assert await page.evaluate("rhythmwatch.ward.open().length") == 1
+
+
+async def test_beds_keep_their_places_until_somebody_arranges_them(make_station) -> None:
+    """An alarm moves no bed; "by urgency" does, once; a reload keeps what was chosen."""
+    station = await make_station()
+    page = await station.open()
+    names = "[...document.querySelectorAll('.tile')].map((tile) => tile.dataset.bed)"
+    await expect(page.locator(".tile")).to_have_count(8)
+    order = await page.evaluate(names)
+    assert order == sorted(order)
+    station.ward.raise_alarm(alarm("Bed 08", "VFIB", 3))
+    await expect(page.locator("#bar .bar-bed")).to_have_text("Bed 08")
+    assert await page.evaluate(names) == order
+    await page.get_by_text("By urgency").click()
+    assert (await page.evaluate(names))[0] == "Bed 08"
+    await page.reload()
+    await expect(page.locator(".tile")).to_have_count(8)
+    assert (await page.evaluate(names))[0] == "Bed 08"
+
+
+async def test_keyboard_does_it_all(make_station) -> None:
+    """With keys alone: acknowledge, go from bed to bed, open one, come back, see the list."""
+    station = await make_station()
+    page = await station.open()
+    station.ward.raise_alarm(alarm("Bed 02", "TACHY", 2, value=131.0, limit=120.0))
+    await expect(page.locator("#bar .bar-bed")).to_have_text("Bed 02")
+    await page.keyboard.press("a")
+    await expect(page.locator("#bar")).to_contain_text("1 acknowledged")
+    await page.locator(".tile").first.focus()
+    await page.keyboard.press("ArrowRight")
+    await page.keyboard.press("ArrowDown")
+    await page.keyboard.press("Enter")
+    await expect(page).to_have_url(re.compile("/patient/Bed%2005"))
+    await page.keyboard.press("Escape")
+    await expect(page.locator(".tile")).to_have_count(8)
+    await page.keyboard.press("l")
+    await expect(page.locator("tbody tr")).to_have_count(1)
+
+
+async def test_sounds_that_the_browser_refuses_are_announced_loudly(make_station) -> None:
+    """Until a person clicks, a bar says that alarms are silent; after a click it goes and sounds are on."""
+    station = await make_station()
+    page = await (await station.open()).context.new_page()
+    await page.goto(station.url + "/alarms")
+    await until(page, LIVE)
+    await expect(page.locator("#quiet")).to_be_visible()
+    await page.locator("#quiet").click()
+    await expect(page.locator("#quiet")).to_be_hidden()
+    await page.get_by_text("Sound test").click()
+    await page.get_by_role("button", name="Low").click()
+    assert await page.evaluate("rhythmwatch.signals.played.low") == 1
+
+
+async def test_log_out_in_one_tab_closes_the_other(make_station) -> None:
+    """Tabs share a session; when it ends in one, the other is back at the log-in by itself."""
+    station = await make_station()
+    page = await station.open()
+    other = await page.context.new_page()
+    await other.goto(station.url + "/alarms")
+    await until(other, LIVE)
+    await page.get_by_text("Log out").click()
+    await page.wait_for_url(station.url + "/login")
+    await other.wait_for_url(station.url + "/login")
+
+
+async def test_pages_fit_a_phone(make_station) -> None:
+    """On a narrow screen nothing sticks out sideways, on any page, and the alarm can be acknowledged."""
+    station = await make_station(alarming=True)
+    page = await station.open(width=390, height=780)
+    for path in ("/", "/alarms", "/patient/Bed%2002"):
+        await page.goto(station.url + path)
+        await until(page, LIVE)
+        await expect(page.locator("#bar button")).to_be_visible()
+        assert await page.evaluate("document.scrollingElement.scrollWidth <= innerWidth"), path
+        assert await page.evaluate("document.querySelector('#page').scrollWidth <= innerWidth"), path
