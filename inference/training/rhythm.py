@@ -49,7 +49,7 @@ from inference.training.rhythm_scores import (
     scores_of,
     shock_figures,
 )
-from inference.training.trees import fit, save
+from inference.training.trees import fit, predict, save
 
 MIXED: Final = 20
 """Seconds over which an AF label must hold to teach."""
@@ -63,15 +63,17 @@ FREE: Final = 0.2
 Table = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float64]]
 
 
-def shock_table(examples: Sequence[Example], weight: dict[str, float]) -> Table:
-    """Rows, labels and weights of the shockable model.
+def shock_table(examples: Sequence[Example], weight: dict[str, float], thin: dict[str, int]) -> Table:
+    """Rows, labels and weights of a shockable model.
 
     Parameters
     ----------
     examples : sequence of Example
-        Those of the challenge are left out.
+        Those of the challenge, and copies without a weight, are left out.
     weight : dict
         See the configuration.
+    thin : dict
+        Of rows that are ``shockable`` or ``other``, one in so many is used: windows of neighbouring seconds overlap.
 
     Returns
     -------
@@ -79,10 +81,12 @@ def shock_table(examples: Sequence[Example], weight: dict[str, float]) -> Table:
     """
     parts = []
     for example in examples:
-        if example.database == "cinc2017":
+        if example.database == "cinc2017" or example.copy not in weight:
             continue
-        due = example.rows.shock_due & (example.label != DOUBT)
+        count = np.arange(len(example.label))
         shockable = np.isin(example.label, (VT, VF))
+        kept = np.where(shockable, count % thin["shockable"] == 0, count % thin["other"] == 0)
+        due = example.rows.shock_due & (example.label != DOUBT) & kept
         weights = np.zeros(len(due))
         for rows, factor in (
             (due & shockable, 1.0),
@@ -90,7 +94,7 @@ def shock_table(examples: Sequence[Example], weight: dict[str, float]) -> Table:
             (due & (example.label == NOISE), weight["noise"]),
         ):
             if rows.any():
-                weights[rows] = max(rows.sum(), 30) ** weight["power"] * factor * weight[example.copy]
+                weights[rows] = max(rows.sum(), 10) ** weight["power"] * factor * weight[example.copy]
         parts.append((example.rows.shock[due], shockable[due], weights[due]))
     return _balanced(parts)
 
@@ -142,25 +146,27 @@ def _balanced(parts: Sequence[Table]) -> Table:
     return features, labels, weights
 
 
-def fit_both(examples: Sequence[Example], config: dict[str, Any]) -> tuple[lgb.Booster, lgb.Booster]:
-    """Fit the shockable and the AF model on `examples`."""
-    shock, af = config["shock"], config["af"]
+Boosters = tuple[list[lgb.Booster], list[lgb.Booster]]
+
+
+def fit_both(examples: Sequence[Example], config: dict[str, Any]) -> Boosters:
+    """Fit the parts of the shockable model and the AF model on `examples`."""
+    shock, af, seed = config["shock"], config["af"], config["seed"]
+    common = {name: value for name, value in shock.items() if name != "part"}
     return (
-        fit(*shock_table(examples, shock["weight"]), shock, config["seed"]),
-        fit(*af_table(examples, af["weight"]), af, config["seed"]),
+        [
+            fit(*shock_table(examples, part, shock["thin"]), common, seed + number)
+            for number, part in enumerate(shock["part"])
+        ],
+        [fit(*af_table(examples, af["weight"]), af, seed)],
     )
 
 
-def judge_boosted(example: Example, shock: lgb.Booster, af: lgb.Booster) -> Judged:
+def judge_boosted(example: Example, boosters: Boosters) -> Judged:
     """Verdicts of an example by boosters that are not yet files."""
     rows = example.rows
-    return judge(
-        example, scores_of(rows, _predicted(shock, rows.shock[rows.shock_due]), _predicted(af, rows.af[rows.af_due]))
-    )
-
-
-def _predicted(booster: lgb.Booster, features: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.asarray(booster.predict(features, num_threads=1) if len(features) else np.zeros(0), np.float64)
+    shock = predict(boosters[0], rows.shock[rows.shock_due])
+    return judge(example, scores_of(rows, shock, predict(boosters[1], rows.af[rows.af_due])))
 
 
 def motion_examples(data_dir: Path, weights: QrsWeights) -> list[Example]:
@@ -186,10 +192,12 @@ def motion_examples(data_dir: Path, weights: QrsWeights) -> list[Example]:
 
 def folds(examples: Sequence[Example], count: int, seed: int) -> dict[str, int]:
     """Deal patients out to folds, each database by itself; electrode motion is held out of none."""
-    keys = sorted({example.key for example in examples if example.database != "nstdb"})
-    order = np.random.default_rng(seed).permutation(len(keys))
-    by_database = sorted((keys[i] for i in order), key=lambda key: key.split("/")[0])
-    return {key: number % count for number, key in enumerate(by_database)}
+    rng = np.random.default_rng(seed)
+    dealt: dict[str, int] = {}
+    for database in ("vfdb", "mitdb", "cinc2017"):
+        keys = sorted({example.key for example in examples if example.database == database})
+        dealt |= {keys[k]: number % count for number, k in enumerate(rng.permutation(len(keys)))}
+    return dealt
 
 
 def cross_validate(
@@ -214,9 +222,9 @@ def cross_validate(
     shaken: list[Judged] = []
     for number in range(config["folds"]):
         rest = [example for example in examples if fold.get(example.key) != number]
-        shock, af = fit_both(rest, config)
-        judged += [judge_boosted(e, shock, af) for e in examples if fold.get(e.key) == number]
-        shaken += [judge_boosted(e, shock, af) for e in moving if fold.get(e.key, 0) == number]
+        boosters = fit_both(rest, config)
+        judged += [judge_boosted(e, boosters) for e in examples if fold.get(e.key) == number]
+        shaken += [judge_boosted(e, boosters) for e in moving if fold.get(e.key, 0) == number]
         say(f"fold {number + 1} of {config['folds']} done")
     return {
         "shock": shock_figures([j for j in judged if j.example.database != "cinc2017" and j.example.copy == "clean"]),
@@ -259,6 +267,32 @@ def evaluate(data_dir: Path, model: RhythmModel, weights: QrsWeights) -> dict[st
     }
 
 
+def write(out_dir: Path, boosters: Boosters, examples: Sequence[Example], version: str) -> str:
+    """Write both models.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Made where it is missing.
+    boosters : Boosters
+    examples : sequence of Example
+        What they were fitted on.
+    version : str
+
+    Returns
+    -------
+    str
+        Hash of the training records.
+    """
+    digest = splits.training_hash(example.key for example in examples)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    models = ((SHOCK_MODEL, SHOCK_FEATURES), (AF_MODEL, AF_FEATURES))
+    for (name, features), parts in zip(models, boosters, strict=True):
+        contract = Contract(model=name, version=version, rate=FS, classes=(name,), features=features, training=digest)
+        save(out_dir / f"{name}.onnx", parts, contract)
+    return digest
+
+
 def train(config_path: Path, data_dir: Path, out_dir: Path, progress: Progress) -> dict[str, Any]:
     """Train both models, write them with their report.
 
@@ -288,14 +322,8 @@ def train(config_path: Path, data_dir: Path, out_dir: Path, progress: Progress) 
     settings = {"seed": config["seed"], **config["noise"]}
     examples = training_examples(data_dir, weights, settings, progress)
     figures = cross_validate(examples, motion_examples(data_dir, weights), config, progress)
-    shock, af = fit_both(examples, config)
-    digest = splits.training_hash(example.key for example in examples)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    for name, booster, features in ((SHOCK_MODEL, shock, SHOCK_FEATURES), (AF_MODEL, af, AF_FEATURES)):
-        contract = Contract(
-            model=name, version=config["version"], rate=FS, classes=(name,), features=features, training=digest
-        )
-        save(out_dir / f"{name}.onnx", booster, contract)
+    boosters = fit_both(examples, config)
+    digest = write(out_dir, boosters, examples, config["version"])
     report = {"config": config, "training": digest, "cross_validation": figures}
     (out_dir / "rhythm.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", "utf-8")
     progress("models and report written")

@@ -5,7 +5,7 @@ LightGBM compares doubles with ``<=``; features are float32, so a threshold roun
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,21 +66,41 @@ def fit(
     return lgb.train(parameters, data, settings["trees"])
 
 
-def save(path: Path, booster: lgb.Booster, contract: Contract) -> None:
-    """Write a booster as an ONNX graph from ``features`` (rows, k) to ``probability`` (rows, 1).
+def predict(boosters: Sequence[lgb.Booster], features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probability by the mean of the boosters' logits.
+
+    Parameters
+    ----------
+    boosters : sequence of lightgbm.Booster
+        Binary classifiers.
+    features : ndarray of float32, shape (m, k)
+
+    Returns
+    -------
+    ndarray of float64, shape (m,)
+    """
+    if not len(features):
+        return np.zeros(0)
+    logits = [np.asarray(booster.predict(features, raw_score=True, num_threads=1), np.float64) for booster in boosters]
+    return np.asarray(1.0 / (1.0 + np.exp(-np.mean(logits, axis=0))), np.float64)
+
+
+def save(path: Path, boosters: Sequence[lgb.Booster], contract: Contract) -> None:
+    """Write boosters as one ONNX graph from ``features`` (rows, k) to ``probability`` (rows, 1), as `predict` says it.
 
     Parameters
     ----------
     path : Path
         File to write.
-    booster : lightgbm.Booster
-        A binary classifier.
+    boosters : sequence of lightgbm.Booster
+        Binary classifiers.
     contract : Contract
         Goes into the metadata.
     """
     columns: dict[str, list[Any]] = {name: [] for name in ("tree", "node", "feature", "value", "mode", "true", "false")}
     leaves: dict[str, list[Any]] = {name: [] for name in ("tree", "node", "weight")}
-    for tree, info in enumerate(booster.dump_model()["tree_info"]):
+    trees = [info for booster in boosters for info in booster.dump_model()["tree_info"]]
+    for tree, info in enumerate(trees):
         for number, node, below in _numbered(info["tree_structure"]):
             columns["tree"].append(tree)
             columns["node"].append(number)
@@ -93,7 +113,7 @@ def save(path: Path, booster: lgb.Booster, contract: Contract) -> None:
             if not inner:
                 leaves["tree"].append(tree)
                 leaves["node"].append(number)
-                leaves["weight"].append(float(node["leaf_value"]))
+                leaves["weight"].append(float(node["leaf_value"]) / len(boosters))
     ensemble = helper.make_node(
         "TreeEnsembleRegressor",
         ["features"],
