@@ -42,6 +42,7 @@ STATE: Final = np.dtype(
         ("leads", np.int8),
         ("lead", np.int8),  # analysed
         ("valid", np.uint8, (MAX_ANALYSED,)),  # a sample was seen
+        ("held", np.float32, (MAX_ANALYSED,)),  # last valid sample
         ("raw", np.float32, (MAX_ANALYSED, RAW)),
         ("gaps", np.uint8, (RAW,)),  # bit l: lead l misses the sample
         ("off_run", np.int64, (MAX_ANALYSED,)),
@@ -78,7 +79,7 @@ class Output:
 
 
 def new_states(n: int) -> NDArray[Any]:
-    """Records of `n` patients, as after a reset at 0 with one lead.
+    """Make records of `n` patients, as after a reset at 0 with one lead.
 
     Parameters
     ----------
@@ -152,7 +153,7 @@ def _choose(s: Any, lead_flags: Any) -> int:
             s.good_run[lead] = 0
         else:
             s.good_run[lead] += 1
-    now = s.lead
+    now = int(s.lead)
     for lead in range(now):
         if s.good_run[lead] >= GOOD_RETURN:
             return lead
@@ -189,7 +190,7 @@ def _step(
         s = states[slots[i]]
         if raw_offsets[i + 1] == raw_offsets[i]:
             continue
-        buffer, gaps, valid, leads = s.raw, s.gaps, s.valid, s.leads
+        buffer, gaps, valid, held, leads = s.raw, s.gaps, s.valid, s.held, s.leads
         if not s.primed:
             s.primed = True
             s.end = -(-s.next * num // den)
@@ -203,17 +204,18 @@ def _step(
             gaps[fill : fill + take] = 0
             for lead in range(leads):
                 row = buffer[lead]
-                held = row[fill - 1] if fill else np.float32(0.0)
+                last_valid = held[lead]
                 for j in range(take):
                     v = raw[at + j, lead]
                     if abs(v) <= VALID_MV:
                         if not valid[lead]:
                             valid[lead] = 1
                             row[: fill + j] = v
-                        held = v
+                        last_valid = v
                     else:
                         gaps[fill + j] |= 1 << lead
-                    row[fill + j] = held
+                    row[fill + j] = last_valid
+                held[lead] = last_valid
             at += take
             s.end += take
             if s.end < need:

@@ -24,12 +24,24 @@ RAIL_MV: Final = 1.5
 """Equal samples this far from the lead's mean are a rail."""
 RAIL_S: Final = 0.08
 """... when they last so long."""
-HUGE_MV: Final = 15.0
+HUGE_MV: Final = 30.0
 """More than this within 1 s is no ECG."""
-HF_MV: Final = 0.03
-"""Floor of fine noise in 1 s, mean |high-pass|, that is noise in any patient."""
+
 DRIFT_MV: Final = 0.8
-"""Move of the 1-s mean within 1 s that is electrode motion in any patient."""
+DRIFT_SHARE: Final = 0.25
+"""Electrode motion: the 1-s mean moves within 1 s by more than this and this share of the usual span. Waves of VT and
+VF come several times a second, so they hardly move it."""
+SPAN_MV: Final = 5.0
+SPAN_RATIO: Final = 1.8
+"""Electrode motion: the span of 1 s stays above this and this many times the usual one for 2 s."""
+HF_MV: Final = 0.012
+HF_RATIO: Final = 4.0
+HF_ALWAYS_MV: Final = 0.040
+"""Muscle or mains: fine noise (mean absolute second difference, a quarter of it) stays above this and this many times
+its usual floor in the quietest 40 ms of each block for 1 s, or above the last whatever is usual. QRS complexes leave
+quiet parts in each second; VT and VF are smooth."""
+USUAL: Final = 60 * SECOND
+"""Blocks over which the usual is learnt, from blocks that are not noisy; 20 times slower from noisy ones."""
 HOLD: Final = 5
 """Blocks that stay noisy after the last reason."""
 PARTS: Final = 5
@@ -40,7 +52,11 @@ QUALITY: Final = np.dtype(
         ("low", np.float32, (SECOND,)),  # extremes of the last blocks, mV
         ("high", np.float32, (SECOND,)),
         ("mean", np.float32, (2 * SECOND,)),  # means of the last blocks, mV
-        ("hf", np.float32, (SECOND,)),  # quietest part of each of the last blocks
+        ("hf", np.float32, (SECOND,)),  # fine noise in the quietest part of each of the last blocks, mV
+        ("span", np.float32, (2 * SECOND,)),  # spans of 1 s at each of the last blocks, mV
+        ("usual_span", np.float64),
+        ("usual_hf", np.float64),
+        ("calm", np.int64),  # blocks from which the usual was learnt, at most USUAL
         ("level", np.float64),  # slow mean, mV
         ("fine", np.float32),  # least step seen between samples, mV
         ("last", np.float32),  # last device sample
@@ -63,8 +79,40 @@ _NOISY: Final = int(Flag.NOISY)
 
 
 @kernel
+def _disturbed(q: Any) -> bool:
+    """Tell whether the last block gives a reason to call the lead noisy."""
+    floor = q.hf.min()
+    if floor > min(max(HF_MV, HF_RATIO * q.usual_hf), HF_ALWAYS_MV):
+        return True
+    if q.blocks < 2 * SECOND:
+        return False
+    recent = before = 0.0
+    for j in range(SECOND):
+        recent += q.mean[(q.blocks - 1 - j) % (2 * SECOND)]
+        before += q.mean[(q.blocks - 1 - SECOND - j) % (2 * SECOND)]
+    if abs(recent - before) > SECOND * max(DRIFT_MV, DRIFT_SHARE * q.usual_span):
+        return True
+    return bool(q.blocks >= 3 * SECOND and q.span.min() > max(SPAN_MV, SPAN_RATIO * q.usual_span))
+
+
+@kernel
+def _learn(q: Any, span: Any) -> None:
+    """Follow what is usual in this lead."""
+    floor = np.float64(q.hf.min())
+    if q.calm == 0:
+        q.usual_span, q.usual_hf = span, floor
+    if q.noisy > 0:
+        weight = 1.0 / (20 * USUAL)
+    else:
+        q.calm = min(q.calm + 1, USUAL)
+        weight = 1.0 / q.calm
+    q.usual_span += (span - q.usual_span) * weight
+    q.usual_hf += (floor - q.usual_hf) * weight
+
+
+@kernel
 def assess(q: Any, raw: Any, missing: bool, rail_run: int, x: Any) -> int:
-    """Flags of the next block of one lead.
+    """Judge the next block of one lead.
 
     Parameters
     ----------
@@ -152,14 +200,11 @@ def assess(q: Any, raw: Any, missing: bool, rail_run: int, x: Any) -> int:
     if q.off:
         flags |= _LEAD_OFF
 
-    if q.blocks >= 2 * SECOND:
-        recent = np.float32(0.0)
-        before = np.float32(0.0)
-        for j in range(SECOND):
-            recent += q.mean[(q.blocks - 1 - j) % (2 * SECOND)]
-            before += q.mean[(q.blocks - 1 - SECOND - j) % (2 * SECOND)]
-        if q.hf.min() > HF_MV or abs(recent - before) > SECOND * DRIFT_MV:
+    q.span[(q.blocks - 1) % (2 * SECOND)] = span
+    if not q.off and q.blocks >= SECOND:
+        if _disturbed(q):
             q.noisy = HOLD
+        _learn(q, span)
     if q.noisy > 0:
         q.noisy -= 1
         flags |= _NOISY

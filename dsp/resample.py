@@ -22,7 +22,7 @@ RATE_MAX: Final = 2000.0
 MAX_PHASES: Final = 1024
 ATTENUATION_DB: Final = 60.0
 LANES: Final = 8
-"""Partial sums of a filter output: taps come in multiples of it, so the sum is vectorised in a fixed order."""
+"""Partial sums of a filter output, so that it is vectorised in a fixed order; taps come in pairs of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +76,7 @@ def bank(rate: float) -> Bank:
     low = min(1.0, float(FS / rate))
     transition = 0.2 * low
     length = (ATTENUATION_DB - 7.95) / (2.285 * 2 * np.pi * transition)
-    half = int(np.ceil(length / 2 / (LANES / 2))) * (LANES // 2)
+    half = int(np.ceil(length / 2 / LANES)) * LANES
     phases = min(den, MAX_PHASES)
     fraction = np.arange(phases + 1)[:, None] / phases
     t = np.arange(2 * half)[None, :] - (half - 1) - fraction
@@ -142,7 +142,7 @@ def resample_block(
     den: int,
     out: NDArray[np.float32],
 ) -> None:
-    """Outputs ``k .. k + BLOCK`` of one lead.
+    """Compute outputs ``k .. k + BLOCK`` of one lead.
 
     Parameters
     ----------
@@ -165,20 +165,18 @@ def resample_block(
         return
     phases = taps.shape[0] - 1
     width = 2 * half
+    part_sum = np.empty(LANES, np.float32)
     for i in range(BLOCK):
         h = taps[rem if phases == den else (rem * phases + den // 2) // den]
         r = raw[pos - half + 1 : pos + half + 1]
-        a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = np.float32(0.0)
-        for t in range(0, width, 8):
-            a0 += h[t] * r[t]
-            a1 += h[t + 1] * r[t + 1]
-            a2 += h[t + 2] * r[t + 2]
-            a3 += h[t + 3] * r[t + 3]
-            a4 += h[t + 4] * r[t + 4]
-            a5 += h[t + 5] * r[t + 5]
-            a6 += h[t + 6] * r[t + 6]
-            a7 += h[t + 7] * r[t + 7]
-        out[i] = ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7))
+        for lane in range(LANES):
+            part_sum[lane] = h[lane] * r[lane] + h[LANES + lane] * r[LANES + lane]
+        for t in range(2 * LANES, width, 2 * LANES):
+            for lane in range(LANES):
+                part_sum[lane] += h[t + lane] * r[t + lane] + h[t + LANES + lane] * r[t + LANES + lane]
+        out[i] = ((part_sum[0] + part_sum[4]) + (part_sum[2] + part_sum[6])) + (
+            (part_sum[1] + part_sum[5]) + (part_sum[3] + part_sum[7])
+        )
         pos += whole
         rem += part
         if rem >= den:

@@ -44,11 +44,14 @@ STATE: Final = np.dtype(
 
 
 def _tables() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Window times cosine and minus sine, for offsets 0 .. 31 from the centre (the window is even, and 0 at -32)."""
+    """Window times cosine and minus sine, for offsets 0 .. 31 from the centre (the window is even, and 0 at -32).
+
+    They weigh sum and difference of the samples at either side; the centre is its own other side and counts half.
+    """
     m = np.arange(HALF)[:, None]
     w = 0.5 + 0.5 * np.cos(2 * np.pi * m / WINDOW)
     angle = 2 * np.pi * m * np.arange(BINS)[None, :] / POINTS
-    scale = 2.0 / HALF  # 2 over the sum of the window
+    scale = np.where(m == 0, 0.5, 1.0) * 2.0 / HALF  # 2 over the sum of the window
     return (w * np.cos(angle) * scale).astype(np.float32), (-w * np.sin(angle) * scale).astype(np.float32)
 
 
@@ -79,7 +82,7 @@ class Columns:
 
 
 def new_states(n: int) -> NDArray[Any]:
-    """Records of `n` patients, as after a reset at 0.
+    """Make records of `n` patients, as after a reset at 0.
 
     Parameters
     ----------
@@ -152,15 +155,19 @@ def _step(
             row = columns[i] + j
             out_re, out_im = re[row], im[row]
             for b in range(BINS):
-                out_re[b] = y[mid] * cosine[0, b]
+                out_re[b] = np.float32(0.0)
                 out_im[b] = np.float32(0.0)
-            for m in range(1, HALF):
-                even = y[mid + m] + y[mid - m]
-                odd = y[mid + m] - y[mid - m]
+            for m in range(0, HALF, 4):  # four at once: a load and a store of the sums for four products
+                l0, l1, l2, l3 = y[mid - m], y[mid - m - 1], y[mid - m - 2], y[mid - m - 3]
+                r0, r1, r2, r3 = y[mid + m], y[mid + m + 1], y[mid + m + 2], y[mid + m + 3]
+                e0, e1, e2, e3 = r0 + l0, r1 + l1, r2 + l2, r3 + l3
+                t0, t1, t2, t3 = cosine[m], cosine[m + 1], cosine[m + 2], cosine[m + 3]
                 for b in range(BINS):
-                    out_re[b] += even * cosine[m, b]
+                    out_re[b] += (e0 * t0[b] + e1 * t1[b]) + (e2 * t2[b] + e3 * t3[b])
+                o0, o1, o2, o3 = r0 - l0, r1 - l1, r2 - l2, r3 - l3
+                t0, t1, t2, t3 = sine[m], sine[m + 1], sine[m + 2], sine[m + 3]
                 for b in range(BINS):
-                    out_im[b] += odd * sine[m, b]
+                    out_im[b] += (o0 * t0[b] + o1 * t1[b]) + (o2 * t2[b] + o3 * t3[b])
             ring_re[c % RING] = out_re
             ring_im[c % RING] = out_im
         s.next += columns[i + 1] - columns[i]

@@ -29,7 +29,7 @@ def transform(x: NDArray[np.float32], start: int = 0) -> tuple[spectrogram.Colum
 
 
 def by_scipy(x: NDArray[np.float32], columns: int) -> NDArray[np.complex128]:
-    """The same columns by scipy: high-pass settled on the first sample, Hann, 128 points, phase from the centre."""
+    """Compute the same columns by scipy: high-pass settled on the first sample, Hann, 128 points, centred phase."""
     b, a = sps.butter(2, 0.5, "highpass", fs=FS)
     y, _ = sps.lfilter(b, a, x.astype(float), zi=sps.lfilter_zi(b, a) * float(x[0]))
     y = np.concatenate([np.zeros(32), y, np.zeros(64)])
