@@ -63,7 +63,7 @@ class Supervisor:
         return process.pid if process and process.returncode is None else None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run all parts until `stop` is set, then end them: SIGTERM, a grace period, SIGKILL."""
+        """Run until `stop` is set or all finite parts have ended; end the rest: SIGTERM, a grace period, SIGKILL."""
         keepers = [asyncio.create_task(self._keep(part, stop), name=f"keep-{part.name}") for part in self.parts]
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:

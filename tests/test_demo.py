@@ -1,0 +1,132 @@
+"""`rhythmwatch demo` as a person runs it: recordings replayed, the page live, alarms, and nothing left after Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+
+DEADLINE_S = 60.0
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync"]  # fmt: skip
+ECTOPIC = re.compile("Ventricular tachycardia|Run of ventricular beats|PVC|Bigeminy|Trigeminy")
+
+
+@dataclass
+class Demo:
+    """A demo that runs."""
+
+    process: asyncio.subprocess.Process
+    url: str
+    password: str
+
+
+def children(pid: int) -> set[int]:
+    """Process ids of all descendants (Linux)."""
+    found: set[int] = set()
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text("ascii").split():
+                found |= {int(child)} | children(int(child))
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@contextlib.asynccontextmanager
+async def demo(folder: Path, *arguments: str, data: Path | None) -> AsyncIterator[Demo]:
+    """Run the command until it says that the page is live; end it with Ctrl-C."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RHYTHMWATCH_")}
+    if data is not None:
+        environment["RHYTHMWATCH_DATA"] = str(data)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "rhythmwatch", "demo", "--port", "0", *arguments),
+        cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        text = ""
+        async with asyncio.timeout(DEADLINE_S):
+            while "password" not in text:
+                line = await process.stdout.readline()
+                assert line, "the demo ended before its page was live"
+                text += line.decode()
+        url = re.search(r"http://\S+", text)
+        password = re.search(r"password (\S+)", text)
+        assert url is not None
+        assert password is not None
+        yield Demo(process, url[0], password[1])
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGINT)
+            try:
+                async with asyncio.timeout(20):
+                    await process.communicate()
+            except TimeoutError:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+
+
+async def opened(page: Page, running: Demo) -> Page:
+    """Log in."""
+    await page.goto(running.url + "/login")
+    await page.fill("#user", "station")
+    await page.fill("#password", running.password)
+    await page.click("button[type=submit]")
+    await page.wait_for_url(running.url + "/")
+    return page
+
+
+@pytest.mark.data
+@pytest.mark.browser
+@pytest.mark.timeout(240)
+async def test_eight_recordings_alarm_on_the_wall(tmp_path: Path, data_dir: Path):
+    """Eight beds move, an ectopic alarm appears by itself, and an acknowledgement is seen at once on a second page."""
+    async with demo(tmp_path, "--patients", "8", data=data_dir) as running, async_playwright() as playwright:
+        program = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = await playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        one = await opened(await (await browser.new_context()).new_page(), running)
+        two = await opened(await (await browser.new_context()).new_page(), running)
+        expect.set_options(timeout=60_000)
+        await expect(one.locator(".tile")).to_have_count(8)
+        await expect(one.locator('[data-bed="mitdb-208"] .tile-hr b')).to_have_text(re.compile(r"^\d+$"))
+        await expect(one.locator("#bar")).to_contain_text(ECTOPIC)
+        identity = await one.evaluate("rhythmwatch.ward.open().find((alarm) => alarm.presence === 'on').id")
+        before = await two.evaluate(f"rhythmwatch.ward.open().find((alarm) => alarm.id === {identity!r}).presence")
+        assert before == "on"
+        await two.goto(running.url + "/alarms")
+        await one.goto(running.url + "/alarms")
+        await one.locator("tbody tr").filter(has=one.locator("button")).first.locator("button").first.click()
+        await expect(two.locator("tbody")).to_contain_text("Acknowledged by station")
+        await one.goto(f"{running.url}/patient/mitdb-208")
+        await expect(one.locator(".latest tbody tr .cls").first).to_be_visible()
+        await browser.close()
+
+
+@pytest.mark.timeout(120)
+async def test_ctrl_c_leaves_no_process_behind(tmp_path: Path):
+    """Without recordings the demo simulates and says how to fetch some; after Ctrl-C everything it started is gone."""
+    async with demo(tmp_path, "--patients", "2", data=None) as running:
+        started = children(running.process.pid)
+        assert len(started) >= 6
+        assert (tmp_path / ".rhythmwatch" / "demo").is_dir()
+    assert running.process.returncode == 0
+    async with asyncio.timeout(10):
+        while any(alive(pid) for pid in started):
+            await asyncio.sleep(0.05)
