@@ -373,7 +373,7 @@ async def test_sounds_that_the_browser_refuses_are_announced_loudly(make_station
     await expect(page.locator("#quiet")).to_be_visible()
     await page.locator("#quiet").click()
     await expect(page.locator("#quiet")).to_be_hidden()
-    await page.get_by_text("Sound test").click()
+    await page.get_by_role("button", name="Sound test").click()
     await page.get_by_role("button", name="Low").click()
     assert await page.evaluate("rhythmwatch.signals.played.low") == 1
 

@@ -153,13 +153,13 @@ export class Patient {
     const rate = ward.rate(bed);
     mark(this.vital, "data-unknown", rate.value === null ? "" : null);
     put(this.hr, rate.value === null ? "--" : String(rate.value));
-    put(this.hrNote, rate.value !== null ? T.bpm : rate.age ? T.noBeat(age(rate.age)) : T.hrUnknown);
+    put(this.hrNote, rate.value !== null ? T.bpm : rate.age > 2000 ? T.noBeat(age(rate.age)) : T.hrUnknown);
     put(this.facts.heard, bed.newestMs ? clock(bed.newestMs) : "–");
     if (this.changes !== bed.changes) {
       this.changes = bed.changes;
-      const rhythm = rhythmName(bed.rhythm) + (bed.rhythmMs ? `, ${T.since(clock(bed.rhythmMs))}` : "");
+      const rhythm = rhythmName(ward.rhythm(bed)) + (bed.rhythmMs ? `, ${T.since(clock(bed.rhythmMs))}` : "");
       put(/** @type {Node} */ (this.rhythm), rhythm);
-      put(/** @type {Node} */ (this.vitalRhythm), rhythmName(bed.rhythm));
+      put(/** @type {Node} */ (this.vitalRhythm), rhythmName(ward.rhythm(bed)));
       put(this.facts.pvc, `${bed.pvc}${T.perMin}`);
       put(this.facts.signal, QUALITY[bed.quality] ?? (bed.quality || "–"));
       put(this.facts.lead, bed.lead || "–");

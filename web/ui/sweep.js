@@ -114,17 +114,22 @@ export class Sweep {
     return Math.max(1, Math.floor(this.canvas.width / this.scale));
   }
 
+  /** Height kept free for the marks of beats; a very low strip has none to spare. */
+  get lane() {
+    return this.height > 70 ? MARK_PX : 0;
+  }
+
   /** Choose gain and middle so that the last seconds fit; changes only when they must. */
   fit() {
     const range = this.trace.range(6);
     if (!range) return;
-    const room = this.height - (this.options.all ? 2 : 1) * MARK_PX;
+    const room = this.height - this.lane;
     const fits = (/** @type {number} */ mm) => (range.high - range.low) * mm * PX_PER_MM <= room;
     let mm = this.options.gain ?? this.mm;
     if (this.options.gain === null) {
       const best = STEPS_MM.find((step) => fits(step * 1.15)) ?? STEPS_MM[STEPS_MM.length - 1];
       // Down at once, up only when it is clearly worth it: a gain that dances can't be read.
-      if (!fits(mm) || best > 2 * mm) mm = best;
+      if (!this.ranged || !fits(mm) || best > 2 * mm) mm = best;
     }
     const half = room / 2 / (mm * PX_PER_MM);
     const outside = range.high > this.mid + half || range.low < this.mid - half;
@@ -139,7 +144,7 @@ export class Sweep {
   /** @param {number} mv */
   y(mv) {
     const ratio = this.ratio ?? 1;
-    return ((this.height + MARK_PX) / 2 - (mv - this.mid) * this.mm * PX_PER_MM) * ratio;
+    return ((this.height + this.lane) / 2 - (mv - this.mid) * this.mm * PX_PER_MM) * ratio;
   }
 
   /** Draw what is new. @param {number} now ms, of the display */

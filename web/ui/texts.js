@@ -42,6 +42,7 @@ export const RHYTHMS = {
   T: "Trigeminy",
   ASYS: "Asystole",
   NOISE: "Rhythm not readable",
+  BLIND: "Rhythm not judged",
 };
 
 /** @type {Record<string, {letter: string, name: string, token: string}>} */
@@ -90,7 +91,7 @@ export const T = {
   pvc: "PVC",
   perMin: "/min",
   heard: /** @param {string} age */ (age) => `heard ${age} ago`,
-  battery: "Battery",
+  heardNow: "heard just now",
   stale: /** @param {string} at */ (at) => `No new signal since ${at}`,
   staleNever: "No signal yet",
   noBeat: /** @param {string} age */ (age) => `no beat for ${age}`,

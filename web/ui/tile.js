@@ -60,11 +60,12 @@ export class Tile {
     const rate = ward.rate(bed);
     mark(this.root, "data-unknown", rate.value === null ? "" : null);
     put(this.hr, rate.value === null ? "--" : String(rate.value));
-    put(this.unit, rate.value !== null ? T.bpm : rate.age ? T.noBeat(age(rate.age)) : T.hrUnknown);
-    put(this.heard, since === null ? "" : bed.arrived > 0 ? T.heard(age(ward.now() - bed.newestMs)) : "");
+    put(this.unit, rate.value !== null ? T.bpm : rate.age > 2000 ? T.noBeat(age(rate.age)) : T.hrUnknown);
+    const heard = ward.now() - bed.newestMs;
+    put(this.heard, !bed.newestMs ? "" : heard < 3000 ? T.heardNow : T.heard(age(heard)));
     if (this.changes === bed.changes) return;
     this.changes = bed.changes;
-    put(this.rhythm, rhythmName(bed.rhythm));
+    put(this.rhythm, rhythmName(ward.rhythm(bed)));
     put(this.pvc, `${T.pvc} ${bed.pvc}${T.perMin}`);
     put(this.signal, [QUALITY[bed.quality] ?? bed.quality, bed.lead].filter(Boolean).join(" · "));
     this.signal.className = bed.quality === "good" || bed.quality === "" ? "" : "warn";
@@ -88,7 +89,9 @@ export class Tile {
     if (clinical) {
       const value = against(clinical);
       const end = clinical.presence === "latched" ? ` · ${T.overLatched}` : clinical.presence === "ack" ? " ✓" : "";
-      this.alarm.replaceChildren(sign(level(clinical)), h("span", {}, (value && clinical.kind !== "VTACH" ? value : kindName(clinical.kind)) + end));
+      this.alarm.replaceChildren(sign(level(clinical)), 
+        h("span", { class: "full" }, (value && clinical.kind !== "VTACH" ? value : kindName(clinical.kind)) + end),
+        h("span", { class: "short" }, kindShort(clinical.kind) + (clinical.presence === "ack" ? " ✓" : "")));
     }
     this.tech.hidden = !technical;
     if (technical) {

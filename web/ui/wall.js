@@ -6,6 +6,8 @@ import { T } from "./texts.js";
 import { Tile } from "./tile.js";
 import { level, urgency, waits } from "./ward.js";
 
+/** Places remembered, of beds that are here and of some that were. */
+const PLACES = 512;
 export const DENSITIES = [4, 9, 16, 36, 64];
 
 export class Wall {
@@ -40,14 +42,12 @@ export class Wall {
     for (const tile of this.tiles) tile.close();
   }
 
-  /** Beds in their places; new ones come last, a bed that left keeps its place empty until it is arranged anew. */
+  /** Beds in their places: as they were last arranged, new ones at the end. */
   places() {
-    const places = this.prefs.places.slice();
-    const known = new Set(places);
+    const known = new Set(this.prefs.places);
     const fresh = [...this.ward.beds.keys()].filter((name) => !known.has(name)).sort(natural);
-    for (const name of fresh) places.push(name);
-    if (fresh.length) this.prefs.places = places;
-    return places;
+    if (fresh.length) this.prefs.places = [...this.prefs.places, ...fresh].slice(-PLACES);
+    return this.prefs.places.filter((name) => this.ward.beds.has(name));
   }
 
   /** Arrange once. @param {"bed" | "urgency"} by */
@@ -82,11 +82,7 @@ export class Wall {
     this.tiles = [];
     const children = [];
     for (const name of shown) {
-      const bed = this.ward.beds.get(name);
-      if (!bed) {
-        children.push(h("div", { class: "place", "aria-hidden": "true" }));
-        continue;
-      }
+      const bed = this.ward.bed(name);
       const tile = kept.get(bed) ?? new Tile(bed, this.ward, this.palette);
       kept.delete(bed);
       this.tiles.push(tile);
@@ -120,7 +116,7 @@ export class Wall {
     for (const tile of this.tiles) tile.update(alarms);
     if (alarms && !this.pager.hidden) {
       const size = Number(this.grid.dataset.density);
-      const places = this.prefs.places;
+      const places = this.places();
       this.pages(Math.ceil(places.length / size), size, places);
     }
   }

@@ -17,6 +17,9 @@ const LATE_MS = 5000;
 /** A heart rate whose beat is older than this is not shown, ms. */
 const HR_MS = 5000;
 
+/** Signal in which no rhythm can be judged. */
+const BLIND = new Set(["lead_off", "no_data", "missing"]);
+
 export class Bed {
   /** @param {string} name */
   constructor(name) {
@@ -140,10 +143,10 @@ export class Ward extends EventTarget {
         return;
       case "reset":
         this.incoming = new Map();
-        this.members(m.patients, true);
+        this.members(m.patients);
         return;
       case "beds":
-        this.members(m.patients, false);
+        this.members(m.patients);
         this.tell("beds");
         return;
       case "synced":
@@ -156,10 +159,8 @@ export class Ward extends EventTarget {
     }
   }
 
-  /** @param {string[]} names @param {boolean} only */
-  members(names, only) {
-    const listed = new Set(names);
-    if (only) for (const name of this.beds.keys()) if (!listed.has(name)) this.beds.delete(name);
+  /** Beds that the server knows; one that it no longer knows stays, and looks stale. @param {string[]} names */
+  members(names) {
     for (const name of [...names].sort(natural)) this.bed(name);
   }
 
@@ -228,6 +229,11 @@ export class Ward extends EventTarget {
     const now = this.now();
     if (bed.arrived === -Infinity) return 0;
     return now - bed.arrived > STALE_MS || now - bed.newestMs > LATE_MS ? bed.newestMs : null;
+  }
+
+  /** Rhythm to show; none is shown where none can be judged. @param {Bed} bed */
+  rhythm(bed) {
+    return BLIND.has(bed.quality) ? "BLIND" : bed.rhythm;
   }
 
   /** Heart rate to show: the value, or null with the age of the last beat. @param {Bed} bed */
