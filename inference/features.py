@@ -7,7 +7,7 @@ A patient is a fold over its beats. A beat's row is due at a block's end that de
 
 A next peak that is decided later is not used, so that the row is the same live and in a recording.
 
-Blocks flagged ``NOISY`` or blind teach nothing, an RR across a blind block is not known, and ``SWITCHED`` forgets shapes.
+Blocks flagged ``NOISY`` or blind teach nothing, an RR across a blind block is not known, ``SWITCHED`` forgets shapes.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Rows:
 
 
 def new_states(n: int) -> NDArray[Any]:
-    """Records of `n` patients, as after a reset at 0.
+    """Make records of `n` patients, as after a reset at 0.
 
     Parameters
     ----------

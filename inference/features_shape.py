@@ -461,7 +461,7 @@ def _p_features(s: Any, seg: Any, rr: float, scale: float, rough: float, w: Any,
     out[7], out[8] = scores[best], np.float64(best + P_FIRST_SHIFT)
 
     # What the previous beat's T wave leaves: the patient's own template goes, at the place that RR gives it.
-    offset = int(round(rr * 125.0)) - LEFT
+    offset = round(rr * 125.0) - LEFT
     for i in range(LEFT - 6):
         v = seg[i]
         j = offset + i - T_FROM
@@ -570,7 +570,7 @@ def shape_update(s: Any, seg: Any, rr: float, rr_next: float, usual_rr: float, w
         s["slope"] += general * (w["slope"] - s["slope"])
         _learn_p(s, rr, usual_rr, w["p"])
         _learn_t(s, seg, rr_next)
-    return usual
+    return bool(usual)
 
 
 @kernel
@@ -591,7 +591,7 @@ def _learn_p(s: Any, rr: float, usual_rr: float, zone: Any) -> None:
 
 @kernel
 def _learn_t(s: Any, seg: Any, rr_next: float) -> None:
-    """The T template learns up to where the next beat's P zone may begin."""
+    """Let the T template learn up to where the next beat's P zone may begin."""
     base = 0.0
     for j in range(LEFT - 12, LEFT - 7):
         base += 0.2 * seg[j]
