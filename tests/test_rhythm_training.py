@@ -68,6 +68,11 @@ def test_flutter_marks_overrule_rhythms() -> None:
     assert labels[6:10].tolist() == [VF] * 4
 
 
+def test_records_without_rhythms_are_of_other_rhythm() -> None:
+    """Where nobody annotated rhythms, nothing is claimed to be shockable or AF."""
+    assert rhythm_data.seconds(record([], 5), 5).tolist() == [OTHER] * 5
+
+
 def test_noise_has_the_asked_level() -> None:
     """At 0 dB the noise has the power of the QRS: an eighth of its squared height."""
     rng = np.random.default_rng(0)

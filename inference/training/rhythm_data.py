@@ -115,7 +115,7 @@ def seconds(record: Record, count: int) -> NDArray[np.int8]:
     each = np.full(max(len(record.mv), 1), OTHER, np.int8)
     if record.rhythms.size:
         each[: record.rhythms[0]] = DOUBT
-    ends = [*record.rhythms[1:], len(each)]
+    ends = [*record.rhythms[1:], len(each)][: record.rhythms.size]
     for code, first, last in zip(record.rhythm_codes, record.rhythms, ends, strict=True):
         each[first:last] = MEANING.get(code, OTHER)
     for first, last in record.flutter:
