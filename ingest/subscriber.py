@@ -1,8 +1,11 @@
 """From the broker to the bus: each message is checked, stored, and only then acknowledged.
 
 The broker keeps what is not acknowledged and sends it again, so that a crash of this process or of the bus loses
-nothing. How much may be under way is MQTT 5's receive maximum: when the bus slows down, the broker does. Nothing of a
+nothing. How much may be under way is MQTT 5's receive maximum: when the bus slows down, the broker does. What exceeds
+the bytes that may wait is left with the broker, and the connection renewed once the rest is stored. Nothing of a
 patient is kept here; any number of subscribers may share the load.
+
+With amqtt the promise is weaker: it gives a message up 5 s after it was sent, acknowledged or not.
 """
 
 from __future__ import annotations
@@ -89,7 +92,13 @@ class Subscriber:
     """
 
     def __init__(
-        self, options: SubscriberOptions, bus: Bus, *, clock: Callable[[], int] = server_ms, in_hand: int = IN_HAND
+        self,
+        options: SubscriberOptions,
+        bus: Bus,
+        *,
+        clock: Callable[[], int] = server_ms,
+        in_hand: int = IN_HAND,
+        in_hand_bytes: int = IN_HAND_BYTES,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.connected = False
@@ -97,6 +106,7 @@ class Subscriber:
         self._bus = bus
         self._clock = clock
         self._in_hand = in_hand
+        self._in_hand_bytes = in_hand_bytes
         self._waiting: deque[Received] = deque()
         self._bytes = 0
         self._some = asyncio.Event()
@@ -142,7 +152,7 @@ class Subscriber:
         size = len(message.payload)
         if size > MAX_BYTES:
             message.payload, message.oversize, size = b"", size, 0
-        if len(self._waiting) >= 2 * self._in_hand or self._bytes + size > IN_HAND_BYTES:
+        if self._waiting and self._bytes + size > self._in_hand_bytes:
             if message.qos == 0:
                 self._drop("overflow")
             else:
