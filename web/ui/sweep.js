@@ -273,6 +273,8 @@ export class Sweep {
     const ratio = this.ratio ?? 1;
     // Under the mark the spectrogram must be drawn already, or its next column would cover the tick.
     const ready = head - (this.under ? 2 * (this.trace.columns?.hop ?? 0) : 0);
+    // Above the trace; where no lane is free, at its foot.
+    const top = this.lane ? 1 : this.canvas.height - 14 * ratio;
     const oldest = head - span + (ERASE_PX * 1.5 * ratio) / scale;
     pen.font = `700 ${11 * ratio}px Inter, sans-serif`;
     pen.textAlign = "center";
@@ -287,11 +289,11 @@ export class Sweep {
       if (ECTOPIC.has(beat.code)) {
         const size = 7 * ratio;
         pen.beginPath();
-        pen.roundRect(x - size, 1, 2 * size, 13 * ratio, 3 * ratio);
+        pen.roundRect(x - size, top, 2 * size, 13 * ratio, 3 * ratio);
         pen.fill();
         pen.fillStyle = this.palette.paper;
       }
-      pen.fillText(letter, x, 8 * ratio);
+      pen.fillText(letter, x, top + 7 * ratio);
       const under = this.underPen;
       if (under && this.under) {
         under.fillStyle = colour;
