@@ -35,7 +35,7 @@ def gone(pid: int) -> bool:
 async def until(condition, seconds: float = 10.0) -> None:
     """Wait for a condition, with a deadline."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - another process gives no event
+        while not condition():
             await asyncio.sleep(0.01)
 
 
