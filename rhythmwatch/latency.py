@@ -20,7 +20,6 @@ import numpy as np
 from websockets.asyncio.client import connect
 from websockets.typing import Origin
 
-from bus.messages import AlarmEvent
 from ingest.device import Connection, DeviceMeta, FleetClient
 from ingest.frame import Frame
 from ingest.replay import Source, play
@@ -28,6 +27,7 @@ from rhythmwatch.addresses import BrokerAddress
 from rhythmwatch.costs import bench_sources
 from rhythmwatch.station import Running, Station, running_station, until_ready
 from web.auth import FIRST_USER
+from web.wire import Alarm
 
 SETTLE_S: Final = 5.0
 
@@ -87,7 +87,7 @@ async def _measure(folder: Path, data: Path | None, patients: int, seconds: floa
         async with FleetClient(connection, metas) as client, asyncio.TaskGroup() as group:
             await client.connected()
             publisher = _Publisher(client)
-            receipts: list[tuple[AlarmEvent, float]] = []
+            receipts: list[tuple[Alarm, float]] = []
             listener = group.create_task(_listen(running, receipts))
             player = group.create_task(_play(sources, publisher, now))
             await asyncio.sleep(SETTLE_S)
@@ -104,7 +104,7 @@ async def _play(sources: Sequence[Source], publisher: _Publisher, now: int) -> N
     await play(sources, publisher, epoch=now, start_ms=now)
 
 
-async def _listen(running: Running, receipts: list[tuple[AlarmEvent, float]]) -> None:
+async def _listen(running: Running, receipts: list[tuple[Alarm, float]]) -> None:
     """Receive as a page does, noting when each new alarm came."""
     cookies = await asyncio.to_thread(_log_in, running)
     address = running.url.replace("http", "ws", 1) + "/ws"
@@ -114,12 +114,13 @@ async def _listen(running: Running, receipts: list[tuple[AlarmEvent, float]]) ->
         seen: set[str] = set()
         async for data in socket:
             at = time.time() * 1000
-            for message in msgspec.msgpack.decode(data):
-                if message[0] == "alarm":
-                    alarm = msgspec.convert(message[1], AlarmEvent)
-                    if alarm.id not in seen:
-                        seen.add(alarm.id)
-                        receipts.append((alarm, at))
+            for message in msgspec.msgpack.decode(data) if isinstance(data, bytes) else ():
+                if message[0] != "alarm":
+                    continue
+                alarm = msgspec.convert(message, Alarm)
+                if alarm.id not in seen:
+                    seen.add(alarm.id)
+                    receipts.append((alarm, at))
 
 
 def _log_in(running: Running) -> str:
@@ -145,7 +146,7 @@ def _cpu(running: Running) -> dict[str, float]:
 
 
 def _figures(
-    receipts: Sequence[tuple[AlarmEvent, float]],
+    receipts: Sequence[tuple[Alarm, float]],
     published: dict[str, list[float]],
     spent: dict[str, float],
     wall: float,
@@ -153,7 +154,7 @@ def _figures(
 ) -> dict[str, float | int]:
     latencies = []
     for alarm, at in receipts:
-        times = published.get(alarm.device, [])
+        times = published.get(alarm.patient, [])
         number = int(np.searchsorted(times, alarm.raised_ms + 1, side="right")) - 1
         # NO_DATA is raised by the lack of a frame, and the first answer of all holds what stood before.
         if number >= 0 and not alarm.technical:

@@ -189,6 +189,9 @@ class Pipeline:
             queue.append(_Entry(Inbound(Entry.FRAME, entry.server_ms, entry.patient, b"")))
             self._steps(patient, patient.sequencer.push(frame, entry.server_ms), entry.server_ms, queue)
             return
+        if entry.kind is Entry.BACKFILL:
+            self.late_frames += 1
+            return
         if entry.kind is Entry.TICK:
             self._steps(patient, patient.sequencer.tick(entry.server_ms), entry.server_ms, queue)
         queue.append(_Entry(entry))
@@ -316,7 +319,9 @@ class Pipeline:
             except (msgspec.DecodeError, msgspec.ValidationError):
                 out.refuse("note")
                 return
-            self._evidence(patient, [Note(patient.seen, note.name, note.value)], out)
+            # Devices say a share, staff read percent.
+            value = 100.0 * note.value if note.name == "battery" else note.value
+            self._evidence(patient, [Note(patient.seen, note.name, value)], out)
         elif entry.kind is Entry.TICK:
             silence = (now - patient.last_frame_ms) / 1000 if patient.last_frame_ms else 0.0
             if silence >= SILENT_S:

@@ -30,9 +30,18 @@ RETRY_S: Final = 0.5
 
 @dataclass(slots=True)
 class Counters:
-    """What a worker has done."""
+    """What a worker has done.
+
+    Attributes
+    ----------
+    late : int
+        Frames that came after their window, or were stored by the device: for the history alone.
+    refused : dict of str to int
+        Entries that could not be used, by reason.
+    """
 
     entries: int = 0
+    late: int = 0
     events: int = 0
     refused: dict[str, int] = field(default_factory=dict)
 
@@ -148,6 +157,7 @@ class Worker:
         output = self.pipeline.step(entries)
         self.counters.entries += len(entries)
         self.counters.events += len(output.events)
+        self.counters.late = self.pipeline.late_frames
         for reason, count in output.refused.items():
             refused[reason] = refused.get(reason, 0) + count
         if output.refused:
@@ -201,3 +211,5 @@ async def work(url: str, partitions: Iterable[int], models: Models, stop: asynci
                     await asyncio.wait_for(stop.wait(), RETRY_S)
         log.info("worker ready", partitions=len(tuple(partitions)), patients=len(worker.pipeline.patients))
         await worker.run(stop)
+        counters = worker.counters
+        log.info("worker ended", entries=counters.entries, events=counters.events, late=counters.late)
