@@ -20,9 +20,12 @@ CLASSES: Final = ("N", "L", "R", "A", "V", "F", "/", "Q")
 """Beat classes by MIT code, in the order of the outputs."""
 
 
+FILE: Final = "beat.onnx"
+
+
 def shipped() -> Path:
-    """Path of the model that comes with the package."""
-    return Path(str(resources.files("inference"))) / "models" / "beat.onnx"
+    """Folder of the models that come with the package."""
+    return Path(str(resources.files("inference"))) / "models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,13 @@ class BeatModel:
         return self.model.contract
 
     @classmethod
-    def load(cls, path: Path | None = None) -> BeatModel:
+    def load(cls, folder: Path | None = None) -> BeatModel:
         """Read a model and check that its rows are what `inference.features` makes.
 
         Parameters
         ----------
-        path : Path, optional
-            ONNX file; the shipped one without it.
+        folder : Path, optional
+            Folder that holds `FILE`; the shipped one without it.
 
         Returns
         -------
@@ -60,7 +63,7 @@ class BeatModel:
         inference.contract.ContractError
             The file is missing, damaged, or made for other rows.
         """
-        model = Model(shipped() if path is None else path)
+        model = Model((folder or shipped()) / FILE)
         check(model.contract, model="beat", rate=FS, classes=CLASSES, features=NAMES, image=features_image.CONTRACT)
         return cls(model)
 

@@ -61,7 +61,9 @@ def combine(logits: torch.Tensor, trees: torch.Tensor, share: float, bias: torch
     return log_p + steps + bias
 
 
-class _Combined(nn.Module):  # type: ignore[misc]
+class _Combined(nn.Module):
+    bias: torch.Tensor
+
     def __init__(self, network: BeatNetwork, share: float, bias: torch.Tensor) -> None:
         super().__init__()
         self.network = network
@@ -91,8 +93,8 @@ def save(
     """
     count = len(contract.features)
     example = (torch.zeros(2, count), torch.zeros(2, CHANNELS, COLUMNS, BINS), torch.zeros(2, TREE_CLASSES))
-    buffer = io.BytesIO()
-    combined = _Combined(network, share, torch.from_numpy(bias)).eval().to(memory_format=torch.contiguous_format)
+    buffer: Any = io.BytesIO()
+    combined = _Combined(network, share, torch.from_numpy(bias)).eval()
     names = ("features", "images", "trees")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -146,16 +148,10 @@ def _ensemble(booster: lgb.Booster) -> Any:
             nodes["modes"].append("BRANCH_LEQ" if inner else "LEAF")
             nodes["truenodeids"].append(below[0])
             nodes["falsenodeids"].append(below[1])
-    return helper.make_node(
-        "TreeEnsembleRegressor",
-        ["features"],
-        ["trees"],
-        domain="ai.onnx.ml",
-        n_targets=TREE_CLASSES,
-        post_transform="NONE",
-        **{f"nodes_{name}": values for name, values in nodes.items()},
-        **{f"target_{name}": values for name, values in leaves.items()},
-    )
+    attributes: dict[str, Any] = {f"nodes_{name}": values for name, values in nodes.items()}
+    attributes |= {f"target_{name}": values for name, values in leaves.items()}
+    attributes |= {"n_targets": TREE_CLASSES, "post_transform": "NONE"}
+    return helper.make_node("TreeEnsembleRegressor", ["features"], ["trees"], domain="ai.onnx.ml", **attributes)
 
 
 def rounded_down(threshold: float) -> float:

@@ -78,7 +78,6 @@ def fit_network(
     mean = data.features.mean(axis=0)
     scale = np.maximum(data.features.std(axis=0), 1e-3)
     network = BeatNetwork(torch.from_numpy(mean), torch.from_numpy(scale), len(CLASSES), settings["dropout"])
-    network = network.to(memory_format=torch.channels_last)
     pools = [np.flatnonzero(group == 0), np.flatnonzero(group == 1), np.flatnonzero(group >= 2)]
     chances = [w / w.sum() for w in (data.weight[pool].astype(np.float64) for pool in pools)]
     counts = [int(settings["draws"] * share) for share in settings["shares"]]
@@ -100,13 +99,14 @@ def fit_network(
             logits = network(torch.from_numpy(data.features[index]), images)
             value = loss(logits, bits[index], ones, settings["smoothing"])
             optimizer.zero_grad()
-            value.backward()
+            torch.autograd.backward(value)
             optimizer.step()
             schedule.step()
             total += value.item()
         if progress is not None:
             progress(f"network, epoch {epoch + 1} of {settings['epochs']}: loss {total / (len(order) // batch):.4f}")
-    return network.eval()
+    network.eval()
+    return network
 
 
 def augment(images: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -125,8 +125,8 @@ def augment(images: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np
     """
     m, _, _, bins = images.shape
     tilt = np.linspace(-1, 1, bins, dtype=np.float32)
-    gain = rng.normal(0, 0.2, (m, 1)) + rng.normal(0, 0.25, (m, 1)) * tilt
-    gain = gain.astype(np.float32)[:, None, :]
+    curve = rng.normal(0, 0.2, (m, 1)) + rng.normal(0, 0.25, (m, 1)) * tilt
+    gain = curve.astype(np.float32)[:, None, :]
     images[:, 0] += gain
     root = np.exp(0.5 * gain)
     images[:, 2] *= root

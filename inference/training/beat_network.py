@@ -25,7 +25,7 @@ def _separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     )
 
 
-class BeatNetwork(nn.Module):  # type: ignore[misc]
+class BeatNetwork(nn.Module):
     """Logits of the beat classes.
 
     Parameters
@@ -37,6 +37,9 @@ class BeatNetwork(nn.Module):  # type: ignore[misc]
     dropout : float
         Of feature columns and of the hidden layer, in training.
     """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
 
     def __init__(self, mean: torch.Tensor, scale: torch.Tensor, classes: int, dropout: float = 0.1) -> None:
         super().__init__()
