@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.training import records as labelled
-from inference.training import scoring, splits
+from inference.training import scoring
 from inference.training.records import CLASSES, GROUP_OF_CLASS
 from inference.training.scoring import Counts
 from rhythmwatch.analyze import Analysis
@@ -32,8 +31,12 @@ class Scored:
         AAMI groups, `bxb` conventions.
     classes : ndarray of int64, shape (9, 9)
         The eight classes (the ninth: missed or invented), over the whole record.
-    alarms : dict of str to int
-        Alarms by kind.
+    classes_known : ndarray of int8, shape (k,)
+        Class of each reference beat that was found, over the whole record.
+    probabilities : ndarray of float32, shape (k, 8)
+        What the beat network gave it.
+    hours : float
+        Length of the record.
     """
 
     name: str
@@ -42,11 +45,12 @@ class Scored:
     qrs_bxb: Counts
     matrix: NDArray[np.int64]
     classes: NDArray[np.int64]
-    alarms: dict[str, int]
+    classes_known: NDArray[np.int8]
+    probabilities: NDArray[np.float32]
     hours: float
 
 
-def score(analysis: Analysis, record: labelled.Record) -> Scored:
+def score(analysis: Analysis, record: labelled.Record, probabilities: NDArray[np.float32]) -> Scored:
     """Score what the pipeline said of a record.
 
     Parameters
@@ -55,13 +59,14 @@ def score(analysis: Analysis, record: labelled.Record) -> Scored:
         From `rhythmwatch.analyze`.
     record : Record
         The same recording with its reference annotations.
+    probabilities : ndarray of float32, shape (b, 8)
+        Of all classes, one row a beat of `analysis`.
     """
     found = np.array([beat.sample for beat in analysis.beats], np.float64) / analysis.rate
     classes = np.array([CLASSES.index(beat.code) for beat in analysis.beats], np.int64)
     reference, excluded = record.beat_times, record.excluded
-    alarms: dict[str, int] = {}
-    for alarm in analysis.alarms:
-        alarms[alarm.kind] = alarms.get(alarm.kind, 0) + 1
+    partner = scoring.match(reference, found)
+    paired = partner >= 0
     return Scored(
         name=record.name,
         qrs=scoring.detection(reference, found, excluded=excluded),
@@ -69,7 +74,8 @@ def score(analysis: Analysis, record: labelled.Record) -> Scored:
         qrs_bxb=scoring.detection(reference, found, start=scoring.LEARNING, excluded=excluded),
         matrix=scoring.confusion(reference, record.groups, found, _GROUPS[classes], excluded=excluded),
         classes=_class_matrix(reference, record.classes, found, classes),
-        alarms=alarms,
+        classes_known=record.classes[paired].astype(np.int8),
+        probabilities=probabilities[partner[paired]],
         hours=analysis.length / analysis.rate / 3600,
     )
 
@@ -87,32 +93,3 @@ def _class_matrix(
     invented[partner[paired]] = False
     np.add.at(matrix, (np.full(int(invented.sum()), other), got[invented]), 1)
     return matrix
-
-
-def figures_of(scored: Sequence[Scored]) -> dict[str, Any]:
-    """Gross figures of a set of records, in percent."""
-    matrix = np.sum([item.matrix for item in scored], axis=0)
-
-    def row(counts: Counts) -> dict[str, float | int]:
-        return {
-            "se": round(100 * counts.sensitivity, 3),
-            "ppv": round(100 * counts.precision, 3),
-            "f1": round(counts.f1, 4),
-            "missed": counts.fn,
-            "false": counts.fp,
-        }
-
-    return {
-        "records": [item.name for item in scored],
-        "qrs": row(scoring.gross([item.qrs for item in scored])),
-        "qrs_50ms": row(scoring.gross([item.qrs_50 for item in scored])),
-        "qrs_bxb": row(scoring.gross([item.qrs_bxb for item in scored])),
-        "veb": row(scoring.veb(matrix)),
-        "sveb": row(scoring.sveb(matrix)),
-    }
-
-
-def of_split(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
-    """Sort records by split; ``DS2`` tests, the others train or stay out."""
-    sets = {"DS1": splits.DS1, "DS2": splits.DS2, "paced": splits.PACED}
-    return {name: [item for item in scored if item.name in wanted] for name, wanted in sets.items()}

@@ -140,17 +140,16 @@ def evaluate(
     """Score the shipped models on the test records, through the live pipeline."""
     from ingest.recordings import RecordingError, data_folder
     from rhythmwatch.evaluate import run_evaluation
+    from rhythmwatch.models import ModelError
 
-    with options.one_line_errors(RecordingError, OSError, ValueError):
+    with options.one_line_errors(RecordingError, ModelError, OSError, ValueError):
         folder = data_folder(data)
         if folder is None:
             options.fail("no recordings: name a folder with --data, or run `rhythmwatch data fetch mitdb`")
         with progress_bar("evaluate") as bar:
             report = run_evaluation(folder, models, quick=quick, jobs=jobs, bar=bar)
     if not quick:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "accuracy.md").write_text(report.markdown(), encoding="utf-8")
-        (out / "accuracy.json").write_text(json.dumps(report.figures, indent=1) + "\n", encoding="utf-8")
+        report.write(out)
     if as_json:
         sys.stdout.write(json.dumps(report.figures) + "\n")
     else:
