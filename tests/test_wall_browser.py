@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 from uvicorn import Server
 from wall_fakes import USER, FakeWard, alarm, ward_of
 
@@ -26,7 +27,7 @@ from web.server import make_server
 from web.settings import WebSettings
 from web.tasks import end
 
-pytestmark = [pytest.mark.browser, pytest.mark.services]
+pytestmark = [pytest.mark.browser, pytest.mark.services, pytest.mark.asyncio(loop_scope="module")]
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync",
@@ -85,6 +86,7 @@ class Station:
     port: int
     password: str = ""
     problems: list[str] = field(default_factory=list)
+    contexts: list[BrowserContext] = field(default_factory=list)
     server: Server | None = None
     serving: asyncio.Task[None] | None = None
 
@@ -113,9 +115,20 @@ class Station:
         self.server.should_exit = True
         await self.serving
 
+    async def close(self) -> None:
+        """Close the pages of this station, then its web process."""
+        await self.close_pages()
+        await self.stop()
+
+    async def close_pages(self) -> None:
+        """Close the pages of this station."""
+        while self.contexts:
+            await self.contexts.pop().close()
+
     async def open(self, path: str = "/", width: int = 1280, height: int = 720) -> Page:
         """Log in with a browser of its own and open a page."""
         context = await self.browser.new_context(viewport={"width": width, "height": height})
+        self.contexts.append(context)
         page = await context.new_page()
 
         def note(message: ConsoleMessage) -> None:
@@ -137,8 +150,25 @@ class Station:
         return page
 
 
-@pytest.fixture
-async def make_station(tmp_path: Path) -> AsyncIterator[Callable[..., object]]:
+@contextlib.asynccontextmanager
+async def launched() -> AsyncIterator[Browser]:
+    """Run a Chromium."""
+    async with async_playwright() as playwright:
+        program = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = await playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chromium() -> AsyncIterator[Browser]:
+    """One browser for all tests here; each page gets a context of its own."""
+    async with launched() as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def make_station(tmp_path: Path, chromium: Browser) -> AsyncIterator[Callable[..., object]]:
     """Make a station with a ward; everything ends with the test, and no page may have complained."""
     async with contextlib.AsyncExitStack() as stack:
         stations: list[Station] = []
@@ -147,21 +177,17 @@ async def make_station(tmp_path: Path) -> AsyncIterator[Callable[..., object]]:
             url = await stack.enter_async_context(embedded(tmp_path / "bus"))
             bus = await stack.enter_async_context(Bus(url, partitions=PARTITIONS))
             ward = ward_of(count, alarming)
-            playwright = await stack.enter_async_context(async_playwright())
-            program = shutil.which("chromium") or shutil.which("google-chrome")
-            browser = await playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
-            stack.push_async_callback(browser.close)
             database = f"sqlite:///{tmp_path}/web.db"
             settings = WebSettings(
                 redis_url=url, database_url=database, partitions=PARTITIONS, session_check_s=0.2, clock_s=0.5
             )
-            station = Station(browser, ward, settings, 0)
+            station = Station(chromium, ward, settings, 0)
             worker = asyncio.create_task(Worker(bus, ward).run())
             stack.push_async_callback(end, [worker])
             for event in ward.alarms.values():
                 ward.send(event)
             await station.start()
-            stack.push_async_callback(station.stop)
+            stack.push_async_callback(station.close)
             stations.append(station)
             return station
 
@@ -367,15 +393,17 @@ async def test_keyboard_does_it_all(make_station) -> None:
 async def test_sounds_that_the_browser_refuses_are_announced_loudly(make_station) -> None:
     """Until a person clicks, a bar says that alarms are silent; after a click it goes and sounds are on."""
     station = await make_station()
-    page = await (await station.open()).context.new_page()
-    await page.goto(station.url + "/alarms")
-    await until(page, LIVE)
-    await expect(page.locator("#quiet")).to_be_visible()
-    await page.locator("#quiet").click()
-    await expect(page.locator("#quiet")).to_be_hidden()
-    await page.get_by_role("button", name="Sound test").click()
-    await page.get_by_role("button", name="Low").click()
-    assert await page.evaluate("rhythmwatch.signals.played.low") == 1
+    async with launched() as station.browser:  # one that has never played a sound, else it lets pages sound at once
+        page = await (await station.open()).context.new_page()
+        await page.goto(station.url + "/alarms")
+        await until(page, LIVE)
+        await expect(page.locator("#quiet")).to_be_visible()
+        await page.locator("#quiet").click()
+        await expect(page.locator("#quiet")).to_be_hidden()
+        await page.get_by_role("button", name="Sound test").click()
+        await page.get_by_role("button", name="Low").click()
+        assert await page.evaluate("rhythmwatch.signals.played.low") == 1
+        await station.close_pages()
 
 
 async def test_log_out_in_one_tab_closes_the_other(make_station) -> None:
