@@ -177,6 +177,7 @@ def _pop(s: Any) -> None:
         s["r"][i - 1] = s["r"][i]
         s["decided"][i - 1] = s["decided"][i]
     s["waiting"] -= 1
+    s["r"][s["waiting"]] = s["decided"][s["waiting"]] = 0
 
 
 @kernel
