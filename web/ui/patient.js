@@ -5,7 +5,7 @@ import { age, against, clock, kindName, rhythmName } from "./format.js";
 import { ackButton, stateText } from "./list.js";
 import { Sweep, paper } from "./sweep.js";
 import { BEATS, QUALITY, T } from "./texts.js";
-import { level } from "./ward.js";
+import { RATE_KINDS, level } from "./ward.js";
 
 const SPEEDS = [25, 50];
 const GAINS = [5, 10, 20, null];
@@ -140,6 +140,8 @@ export class Patient {
         ackButton(alarm, this.acts))) : [h("p", { class: "none" }, T.noPatientAlarms)]));
     const worst = list.find((alarm) => alarm.presence !== "off");
     mark(this.root, "data-level", worst ? level(worst) : null);
+    const clinical = list.find((alarm) => !alarm.technical && alarm.presence !== "off" && alarm.presence !== "latched");
+    if (this.vital) mark(this.vital, "data-level", clinical && RATE_KINDS.has(clinical.kind) ? level(clinical) : null);
   }
 
   tick() {

@@ -4,9 +4,7 @@ import { h, mark, put, sign } from "./dom.js";
 import { age, against, clock, kindName, kindShort, rhythmName } from "./format.js";
 import { Sweep } from "./sweep.js";
 import { QUALITY, T } from "./texts.js";
-import { level, waits } from "./ward.js";
-
-const RATE_KINDS = new Set(["TACHY", "BRADY", "EXTREME_TACHY", "EXTREME_BRADY", "VTACH", "SVT", "NSVT", "ASYSTOLE", "VFIB"]);
+import { RATE_KINDS, level, waits } from "./ward.js";
 
 export class Tile {
   /**

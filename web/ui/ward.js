@@ -48,6 +48,9 @@ export function level(alarm) {
   return alarm.priority >= 3 ? "high" : alarm.priority === 2 ? "medium" : "low";
 }
 
+/** Alarms that colour the heart rate. */
+export const RATE_KINDS = new Set(["TACHY", "BRADY", "EXTREME_TACHY", "EXTREME_BRADY", "VTACH", "SVT", "NSVT", "ASYSTOLE", "VFIB"]);
+
 /** Waits for somebody: on, or over without having been seen. @param {Alarm} alarm */
 export const waits = (alarm) => alarm.presence === "on" || alarm.presence === "latched";
 
