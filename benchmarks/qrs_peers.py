@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from dsp import frontend, qrs
 from dsp.layout import FS
 from inference import qrs_model
+from inference.training.baselines.report import qrs_table
 from inference.training.records import Record, names, read
 from inference.training.scoring import LEARNING, Counts, detection, gross, interval
 from inference.training.splits import DS1, DS2
@@ -169,24 +170,6 @@ def _row(counts: Sequence[Counts]) -> dict[str, Any]:
     }
 
 
-def table(results: Mapping[str, Any]) -> str:
-    """Lay the figures out as a Markdown table."""
-    lines = [
-        "| detector | all: Se / +P | missed, false | DS2: Se / +P | from 5 min, all: Se / +P | 50 ms, all: Se / +P "
-        "| CPU ms an hour of ECG |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, own in results.items():
-        cells = [own["150 ms"]["all"], own["150 ms"].get("DS2"), own["bxb"]["all"], own["50 ms"]["all"]]
-        pairs = [f"{cell['se']:.2f} / {cell['ppv']:.2f}" if cell else "-" for cell in cells]
-        first = cells[0]
-        lines.append(
-            f"| {name} | {pairs[0]} | {first['missed']}, {first['false']} | {pairs[1]} | {pairs[2]} | {pairs[3]} "
-            f"| {own['ms_per_hour']:.0f} |"
-        )
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Run every detector and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -214,7 +197,7 @@ def main() -> None:
         print(f"{name}: done", flush=True)
         if options.json:
             _store(options.json, name, len(records), results[name])
-    print(table(results))
+    print("\n".join(qrs_table(results)))
 
 
 def _store(path: Path, name: str, records: int, result: Mapping[str, Any]) -> None:
