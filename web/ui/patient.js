@@ -149,7 +149,6 @@ export class Patient {
     if (!bed || !this.sweep || !this.hr || !this.vital || !this.stale || !this.hrNote || !this.facts) return;
     const since = ward.staleSince(bed);
     mark(this.root, "data-stale", since === null ? null : "");
-    this.sweep.stale = since !== null;
     this.stale.hidden = since === null;
     if (since !== null) put(/** @type {Node} */ (this.stale.firstChild), since ? T.stale(clock(since)) : T.staleNever);
     const rate = ward.rate(bed);

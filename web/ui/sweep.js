@@ -15,7 +15,6 @@ export class Palette {
     /** @param {string} name */
     const get = (name) => style.getPropertyValue(name).trim();
     this.trace = get("--trace");
-    this.stale = get("--trace-stale");
     this.fine = get("--paper-fine");
     this.bold = get("--paper-bold");
     this.paper = get("--paper");
@@ -67,7 +66,6 @@ export class Sweep {
     this.mid = 0;
     this.mm = 10;
     this.ranged = 0;
-    this.stale = false;
     /** @type {import("./trace.js").Beat[]} */
     this.late = [];
     /** Paintings of the whole canvas, and samples drawn; for the tests and the curious. */
@@ -116,7 +114,7 @@ export class Sweep {
 
   /** Height kept free for the marks of beats; a very low strip has none to spare. */
   get lane() {
-    return this.height > 70 ? MARK_PX : 0;
+    return this.height > 56 ? MARK_PX : 0;
   }
 
   /** Choose gain and middle so that the last seconds fit; changes only when they must. */
@@ -181,7 +179,7 @@ export class Sweep {
     const { span, scale } = this;
     if (erase) this.erase(from, to);
     const pen = this.pen;
-    pen.strokeStyle = this.stale ? this.palette.stale : this.palette.trace;
+    pen.strokeStyle = this.palette.trace;
     pen.lineWidth = 1.5 * (this.ratio ?? 1);
     pen.lineJoin = "round";
     pen.beginPath();

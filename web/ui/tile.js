@@ -52,7 +52,6 @@ export class Tile {
     if (alarms) this.alarms();
     const since = ward.staleSince(bed);
     mark(this.root, "data-stale", since === null ? null : "");
-    this.sweep.stale = since !== null;
     this.stale.hidden = since === null;
     if (since !== null) put(/** @type {Node} */ (this.stale.firstChild), since ? T.stale(clock(since)) : T.staleNever);
     const rate = ward.rate(bed);
@@ -60,7 +59,7 @@ export class Tile {
     put(this.hr, rate.value === null ? "--" : String(rate.value));
     put(this.unit, rate.value !== null ? T.bpm : rate.age > 2000 ? T.noBeat(age(rate.age)) : T.hrUnknown);
     const heard = ward.now() - bed.newestMs;
-    put(this.heard, !bed.newestMs ? "" : heard < 3000 ? T.heardNow : T.heard(age(heard)));
+    put(this.heard, !bed.newestMs ? "" : since === null ? T.heardNow : T.heard(age(heard)));
     if (this.changes === bed.changes) return;
     this.changes = bed.changes;
     put(this.rhythm, rhythmName(ward.rhythm(bed)));
