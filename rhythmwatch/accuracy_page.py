@@ -93,7 +93,7 @@ def _targets(figures: dict[str, Any]) -> list[str]:
 def _beats(beats: dict[str, Any]) -> list[str]:
     sets = [name for name in ("DS2", "DS1", "paced", "all") if name in beats]
     lines = ["## QRS", ""]
-    head = ("records", "Se", "95 %", "+P", "95 %", "missed", "false", "average Se", "average +P")
+    head: tuple[str, ...] = ("records", "Se", "95 %", "+P", "95 %", "missed", "false", "average Se", "average +P")
     for title, key in (
         ("From the first second, 150 ms", "qrs"),
         ("From the first second, 50 ms", "qrs_50ms"),

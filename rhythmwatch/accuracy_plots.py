@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,7 +50,7 @@ def draw(results: Results, figures: dict[str, Any], folder: Path) -> tuple[str, 
     for model, report in figures["training"].items():
         curves = training_curves(report)
         if curves:
-            made.append(_save(folder, f"training-{model}", lambda axes, curves=curves: _curves(axes, curves)))
+            made.append(_save(folder, f"training-{model}", partial(_curves, curves=curves)))
     return tuple(made)
 
 
@@ -135,7 +136,8 @@ def _roc(axes: Any, results: Results) -> None:
     axes.set_ylabel("sensitivity")
     axes.set_title("DS2, one class against the rest")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+    if axes.lines:
+        axes.legend(fontsize=8, loc="lower right")
 
 
 def _reliability(axes: Any, calibration: dict[str, Any]) -> None:

@@ -77,7 +77,7 @@ def of_results(results: Results, models: Path) -> dict[str, Any]:
     if results.challenge:
         figures["cinc2017"] = challenge_figures(results.challenge)
     figures["training"] = reports(models)
-    return plain(figures)
+    return {key: plain(value) for key, value in figures.items()}
 
 
 def plain(value: Any) -> Any:

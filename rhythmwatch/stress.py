@@ -70,4 +70,4 @@ def _faded(stretch: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(size) + 0.5) / size)
     window = np.ones(len(stretch))
     window[:size], window[-size:] = ramp, ramp[::-1]
-    return (stretch - stretch.mean(axis=0)) * window[:, None]
+    return np.asarray((stretch - stretch.mean(axis=0)) * window[:, None], np.float64)
