@@ -66,9 +66,9 @@ PEERS: Final = """
 
 All 48 mitdb records, lead MLII else the first, window 150 ms, from the first second, episodes of ventricular flutter
 left out; Se and +P gross, in %. "From 5 min" is `bxb`'s own convention. The peers get a whole record at once and may
-look ahead; ours runs causally, its cost is of the front end and the detector together with 200 patients in a batch, a second
-at a time. The peers learnt nothing here; what trained ours is in `inference/models/qrs.json` (it includes DS1, so DS2
-is its fair column).
+look ahead; ours runs causally, its cost is of the front end and the detector together with 200 patients in a batch, a
+second at a time. The peers learnt nothing here; what trained ours is in `inference/models/qrs.json` (it includes DS1,
+so DS2 is its fair column).
 
 """
 
