@@ -40,7 +40,9 @@ WHERE: Final = """\
 - cinc2017: A where the AFIB verdict was in force in over half of the seconds that had a verdict other than NOISE; O
   where there is no AF but ectopy or a rate out of 50 to 100/min; else N. Recordings labelled ~ count as false
   positives of the label that they got.
-- AF by time: every second that the reference gives a rhythm (AFIB and AFL are AF).
+- AF by time: every second that the reference gives a rhythm (AFIB and AFL are AF). AF by time and cinc2017 go by the
+  marks in the annotation file, which look back to where the rhythm changed (2 s, begin and end of AF 8 s; chosen on
+  training records): what a reader of the file sees. Windows, delays and alarms go by the verdict at its own time.
 """
 
 

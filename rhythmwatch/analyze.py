@@ -14,7 +14,7 @@ from dsp.layout import FS
 from ingest.codecs import encode_frame
 from ingest.recordings import Recording, RecordingError, find_record, read_record
 from ingest.replay import frames_of
-from rhythmwatch.annotations import AlarmLine, write_alarms, write_annotations
+from rhythmwatch.annotations import AlarmLine, rhythm_marks, write_alarms, write_annotations
 from rhythmwatch.models import Models
 from rhythmwatch.pipeline import Output, Pipeline
 
@@ -40,7 +40,7 @@ class Analysis:
     beats : tuple of BeatEvent
         In order; samples at the record's rate.
     rhythms : tuple of RhythmEvent
-        Changes, in order.
+        Changes of the verdict, in order; each at the end of its evidence.
     alarms : tuple of AlarmLine
         In the order in which they were raised.
     """
@@ -52,6 +52,11 @@ class Analysis:
     beats: tuple[BeatEvent, ...]
     rhythms: tuple[RhythmEvent, ...]
     alarms: tuple[AlarmLine, ...]
+
+    @property
+    def marks(self) -> list[tuple[int, str]]:
+        """Changes of the rhythm where they lie in the signal, as annotation files hold them: (sample, code)."""
+        return rhythm_marks([(event.sample, event.code) for event in self.rhythms], self.rate)
 
 
 def analyze_recording(recording: Recording, models: Models) -> Analysis:
@@ -181,7 +186,7 @@ def analyze_records(
                 out / f"{recording.name}.{annotator}",
                 analysis.rate,
                 [(beat.sample, beat.code) for beat in analysis.beats],
-                [(rhythm.sample, rhythm.code) for rhythm in analysis.rhythms],
+                analysis.marks,
                 analysis.length,
             )
             write_alarms(out / f"{recording.name}.alarms.jsonl", analysis.alarms)

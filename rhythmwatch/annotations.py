@@ -16,6 +16,16 @@ FLUTTER: Final = "VFL"
 """Rhythm code that stands between ``[`` and ``]``."""
 
 
+LOOKBACK_S: Final = 2.0
+"""A verdict rests on the 4 s before it: its change lies about the middle of them before its own second."""
+
+AF_LOOKBACK_S: Final = 8.0
+"""Fibrillation is told from 20 s of beats, so its begin and end lie further back. Both are the best of 0 to 15 s on
+training records (duration precision and sensitivity of episodes, EC57)."""
+
+_ATRIAL: Final = frozenset(("AFIB", "N"))
+
+
 @dataclass(frozen=True, slots=True)
 class AlarmLine:
     """One alarm of a record.
@@ -36,6 +46,38 @@ class AlarmLine:
     raised_s: float
     cleared_s: float | None
     detail: str
+
+
+def rhythm_marks(changes: Sequence[tuple[int, str]], rate: float) -> list[tuple[int, str]]:
+    """Move changes of the verdict back to where the rhythm itself changed.
+
+    The live verdict can't know this; a file is read afterwards. A change that would come before an earlier one takes
+    its place.
+
+    Parameters
+    ----------
+    changes : sequence of (sample, code)
+        Ascending; the sample is the end of the evidence.
+    rate : float
+        Hz.
+
+    Returns
+    -------
+    list of (sample, code)
+        Strictly ascending, no code twice in a row.
+    """
+    marks: list[tuple[int, str]] = []
+    before = ""
+    for sample, code in changes:
+        # Every other rhythm is told from 4 s alone, also where it ends fibrillation.
+        atrial = "AFIB" in (before, code) and {before, code} - {""} <= _ATRIAL
+        moved = max(sample - round((AF_LOOKBACK_S if atrial else LOOKBACK_S) * rate), 0)
+        while marks and marks[-1][0] >= moved:
+            marks.pop()
+        if not marks or marks[-1][1] != code:
+            marks.append((moved, code))
+        before = code
+    return marks
 
 
 def write_annotations(

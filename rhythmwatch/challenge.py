@@ -10,7 +10,7 @@ import numpy as np
 
 from inference import rhythm
 from inference.training.scoring import Counts
-from rhythmwatch.episodes import percent
+from rhythmwatch.episodes import in_force, percent
 from rhythmwatch.listening import Heard
 
 LABELS: Final = ("N", "A", "O")
@@ -82,9 +82,7 @@ def judge(heard: Heard, label: str) -> Judged:
     analysis, verdicts = heard.analysis, heard.verdicts
     seconds = analysis.length / analysis.rate
     count = int(seconds)
-    changes = [event.sample for event in analysis.rhythms]
-    codes = np.array(["", *(event.code for event in analysis.rhythms)])
-    said = codes[np.searchsorted(changes, np.rint(np.arange(1, count + 1) * analysis.rate), side="right")]
+    said = in_force(analysis.marks, np.asarray((np.arange(count) + 0.5) * analysis.rate, np.float64))
     known = np.flatnonzero((said != "") & (said != "NOISE"))
     rr = np.diff([beat.sample for beat in analysis.beats]) / analysis.rate
     typical = float(np.median(rr)) if rr.size else 0.0

@@ -54,6 +54,8 @@ class Timeline:
         Rhythm that holds through all of the second, as in ``VFL``; empty where none does.
     verdict : ndarray of str, shape (n,)
         Verdict in force at the end of the second; empty before the first.
+    marked : ndarray of str, shape (n,)
+        Rhythm at the middle of the second by the marks of the annotation file, which look back.
     alarms : tuple of AlarmLine
     episodes : dict of str to tuple of (float, float)
         Reference episodes (s): ``shock`` (VT, VF and flutter, joined), ``af``, ``lethal`` (what may raise a lethal
@@ -63,6 +65,7 @@ class Timeline:
     name: str
     reference: NDArray[np.str_]
     verdict: NDArray[np.str_]
+    marked: NDArray[np.str_]
     alarms: tuple[AlarmLine, ...]
     episodes: dict[str, tuple[Span, ...]]
 
@@ -87,14 +90,13 @@ def timeline(analysis: Analysis, record: Record) -> Timeline:
     Timeline
     """
     count = int(len(record.mv) / record.rate)
-    changes = np.array([event.sample for event in analysis.rhythms], np.int64)
-    codes = np.array(["", *(event.code for event in analysis.rhythms)], np.str_)
-    ends = np.rint(np.arange(1, count + 1) * analysis.rate)
     spans = rhythm_spans(record)
+    ends = np.rint(np.arange(1, count + 1) * analysis.rate)
     return Timeline(
         name=record.name,
         reference=by_second(spans, count),
-        verdict=codes[np.searchsorted(changes, ends, side="right")],
+        verdict=in_force([(event.sample, event.code) for event in analysis.rhythms], ends),
+        marked=in_force(analysis.marks, ends - round(analysis.rate / 2)),
         alarms=analysis.alarms,
         episodes={
             "shock": joined(spans, SHOCKABLE),
@@ -102,6 +104,12 @@ def timeline(analysis: Analysis, record: Record) -> Timeline:
             "lethal": lethal_spans(record),
         },
     )
+
+
+def in_force(changes: Sequence[tuple[int, str]], samples: NDArray[np.float64]) -> NDArray[np.str_]:
+    """Look up the code that is in force at each sample; empty before the first change."""
+    codes = np.array(["", *(code for _, code in changes)], np.str_)
+    return codes[np.searchsorted([sample for sample, _ in changes], samples, side="right")]
 
 
 def rhythm_spans(record: Record) -> list[tuple[str, float, float]]:
@@ -246,7 +254,7 @@ def false_lethal(item: Timeline, slack: float = 10.0) -> list[AlarmLine]:
 
 def af_seconds(item: Timeline) -> Counts:
     """Seconds of AF (with atrial flutter) found, missed and invented, over all labelled seconds."""
-    real, said, known = np.isin(item.reference, AF), item.verdict == "AFIB", item.reference != ""
+    real, said, known = np.isin(item.reference, AF), item.marked == "AFIB", item.reference != ""
     return Counts(int((real & said).sum()), int((real & ~said).sum()), int((known & ~real & said).sum()))
 
 

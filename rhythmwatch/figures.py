@@ -196,7 +196,7 @@ def af_figures(items: Sequence[Timeline]) -> dict[str, Any]:
         "ppv": 100 * counts.precision,
         "seconds": counts.tp + counts.fn,
         "other_seconds": negative,
-        "episodes": summed([episode_scores(item.episodes["af"], spans_of(item.verdict == "AFIB")) for item in items]),
+        "episodes": summed([episode_scores(item.episodes["af"], spans_of(item.marked == "AFIB")) for item in items]),
         "records": {
             item.name: {"se": 100 * each.sensitivity, "false": each.fp, "seconds": each.tp + each.fn}
             for item in items

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from rhythmwatch import episodes, figures
 from rhythmwatch.accuracy import Report
 from rhythmwatch.accuracy_plots import training_curves
 from rhythmwatch.accuracy_targets import TARGETS, Target
-from rhythmwatch.annotations import AlarmLine
+from rhythmwatch.annotations import AlarmLine, rhythm_marks
 from rhythmwatch.challenge import Judged, challenge_figures
 from rhythmwatch.class_figures import auc, by_class, reliability, roc
 from rhythmwatch.episodes import Timeline
@@ -56,6 +57,7 @@ def track(
     return Timeline(
         "x",
         codes,
+        spread(verdict),
         spread(verdict),
         alarms,
         {
@@ -328,3 +330,25 @@ def test_targets_read_figures_that_exist() -> None:
         if target.floor is not None and target.aim is not None:
             assert target.aim != target.floor
             assert (target.aim < target.floor) == target.low
+
+
+def test_marks_look_back_to_where_the_rhythm_changed() -> None:
+    """Marks lie 2 s before the verdict, 8 s where fibrillation begins or ends, never out of order or before 0."""
+    changes = [(100, "NOISE"), (400, "N"), (3000, "AFIB"), (6000, "N"), (9000, "VFL"), (9100, "AFIB")]
+    marks = rhythm_marks(changes, 100.0)
+    assert marks == [(0, "NOISE"), (200, "N"), (2200, "AFIB"), (5200, "N"), (8800, "VFL"), (8900, "AFIB")]
+    assert rhythm_marks([(1000, "N"), (1400, "AFIB")], 100.0) == [(600, "AFIB")]
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.sampled_from(["N", "AFIB", "VT", "VFL", "ASYS", "NOISE"]))))
+def test_marks_ascend_and_never_repeat(steps: list[tuple[int, str]]) -> None:
+    """Whatever the verdicts, marks ascend, no code follows itself, and the last one is the last verdict."""
+    at, changes = 0, []
+    for seconds, code in steps:
+        at += 250 * seconds
+        if not changes or changes[-1][1] != code:
+            changes.append((at, code))
+    marks = rhythm_marks(changes, 250.0)
+    assert all(a < b for (a, _), (b, _) in pairwise(marks))
+    assert all(a != b for (_, a), (_, b) in pairwise(marks))
+    assert [mark[1] for mark in marks[-1:]] == [change[1] for change in changes[-1:]]
