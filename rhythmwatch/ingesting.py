@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 
 import structlog
 
 from bus.streams import Bus
+from bus.tasks import end
 from ingest.subscriber import Subscriber, SubscriberOptions, tick_forever
 from rhythmwatch.addresses import BrokerAddress
 
@@ -54,8 +54,5 @@ async def receive(broker: str, bus_url: str, *, share: bool, stop: asyncio.Event
             for task in done - {stopped}:
                 task.result()
         finally:
-            for task in (*tasks, stopped):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            await end((*tasks, stopped))
             log.info("ingest ended", counts=dict(subscriber.counts))

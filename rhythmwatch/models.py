@@ -50,7 +50,7 @@ def load_models(folder: Path | None = None) -> Models:
     place = folder or shipped_folder()
     try:
         qrs = qrs_model.load(place / "qrs.onnx")
-        beats = BeatModel.load(place / "beat.onnx")
+        beats = BeatModel.load(place)
         rhythm = RhythmModel.load(place)
     except (ContractError, FileNotFoundError, OSError) as error:
         raise ModelError(f"models in {place} can't be used: {error}") from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
 
+from bus.tasks import end
 from ingest.device import Connection, DeviceMeta, FleetClient
 from ingest.recordings import RecordingError, data_folder, find_record, read_record
 from ingest.replay import RecordingSource, Source, play
@@ -81,10 +81,7 @@ async def play_devices(sources: Sequence[Source], broker: str, speed: float, sto
                 log.info("played", frames=player.result().frames)
                 await client.drain()
         finally:
-            for task in (player, stopped):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            await end((player, stopped))
 
 
 async def replay_records(

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from bus.messages import DEFAULT_PARTITIONS
 from bus.server import embedded
+from bus.tasks import end
 from ingest.broker import embedded_broker
 from ingest.recordings import data_folder, list_records
 from rhythmwatch.addresses import BrokerAddress
@@ -132,10 +133,7 @@ async def serve_station(station: Station, stop: asyncio.Event) -> None:
                     console.print(f"the page did not answer in {READY_S:.0f} s; the log above says why", style="red")
             await stop.wait()
         finally:
-            for task in (ready, stopped):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            await end((ready, stopped))
 
 
 def _parts(station: Station, bus: str, broker: str, devices: str, history: str, port: int, password: str) -> list[Part]:

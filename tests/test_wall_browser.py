@@ -21,11 +21,11 @@ from wall_fakes import USER, FakeWard, alarm, ward_of
 from bus.messages import Entry, partition_of, unpack_action, unpack_inbound
 from bus.server import embedded
 from bus.streams import Bus
+from bus.tasks import end
 from web.app import create_app
 from web.feed import FeedKind
 from web.server import make_server
 from web.settings import WebSettings
-from web.tasks import end
 
 pytestmark = [pytest.mark.browser, pytest.mark.services, pytest.mark.asyncio(loop_scope="module")]
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
+from bus.tasks import end
 from web.auth import first_account
 from web.gate import Gate
 from web.hub import Hub
@@ -19,7 +20,6 @@ from web.production import open_parts
 from web.routes import router
 from web.security import SecurityHeaders
 from web.settings import WebSettings
-from web.tasks import end
 
 
 def say(text: str) -> None:

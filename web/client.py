@@ -10,10 +10,10 @@ from enum import Enum, auto
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from bus.tasks import end
 from web.hub import Hub, Subscription
 from web.outbox import OutboxFullError
 from web.settings import WebSettings
-from web.tasks import end
 from web.wire import frame, read_watch
 
 log = logging.getLogger("web.client")

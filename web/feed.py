@@ -10,7 +10,7 @@ from enum import Enum, auto
 from typing import Final, Protocol, TypeAlias
 
 from bus.streams import Bus, Position, Record, milliseconds
-from web.tasks import end
+from bus.tasks import end
 
 BLOCK_MS: Final = 250
 """Longest wait for an entry before a pulse."""
