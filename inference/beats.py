@@ -1,15 +1,20 @@
-"""The beat model: rows of `inference.features` in, calibrated probabilities of eight classes out."""
+"""The beat model: rows of `inference.features` in, calibrated probabilities of eight classes out.
+
+A network reads the image and the features, boosted trees read the features; one ONNX graph runs both.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dsp.kernel import kernel
 from dsp.layout import FS
 from inference import features_image
 from inference.contract import Contract, check
@@ -20,7 +25,15 @@ CLASSES: Final = ("N", "L", "R", "A", "V", "F", "/", "Q")
 """Beat classes by MIT code, in the order of the outputs."""
 
 
+TREE_OF_CLASS: Final = (0, 0, 0, 1, 2, 0, -1, -1)
+"""Output of the trees that speaks for each class; paced and unclassifiable ones are the network's alone."""
+
+SHARE: Final = 0.5
+"""Weight of the trees."""
+
 FILE: Final = "beat.onnx"
+
+_TREE_OF_CLASS: Final = np.array(TREE_OF_CLASS, np.int64)
 
 
 def shipped() -> Path:
@@ -35,7 +48,7 @@ class BeatModel:
     Attributes
     ----------
     model : Model
-        The ONNX graph: network and boosted trees, combined.
+        The ONNX graph: logits of the network and scores of the boosted trees.
     """
 
     model: Model
@@ -80,16 +93,78 @@ class BeatModel:
         ndarray of float32, shape (m, 8)
             Calibrated probability of each of `CLASSES`; rows sum to 1. A row's bits don't depend on the other rows.
         """
-        (logits,) = self.model.run(rows.features, rows.images.transpose(0, 1, 3, 2))
-        return probabilities(logits, self.contract.temperature)
+        logits, trees = self.model.run(rows.features, rows.images.transpose(0, 1, 3, 2))
+        return probabilities(mix(logits, trees), self.contract.temperature)
 
 
-def probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
-    """Softmax of ``logits / temperature``.
+@kernel
+def _mix(logits: Any, trees: Any, group: Any, out: Any) -> None:
+    groups = trees.shape[1]
+    mine = np.empty(groups)
+    for i in range(logits.shape[0]):
+        peak, total = np.float64(logits[i, 0]), 0.0
+        for c in range(logits.shape[1]):
+            peak = max(peak, np.float64(logits[i, c]))
+        for c in range(logits.shape[1]):
+            total += math.exp(logits[i, c] - peak)
+        norm = peak + math.log(total)
+        mine[:] = 1e-12
+        for c in range(logits.shape[1]):
+            out[i, c] = logits[i, c] - norm
+            if group[c] >= 0:
+                mine[group[c]] += math.exp(out[i, c])
+        peak, total = np.float64(trees[i, 0]), 0.0
+        for g in range(groups):
+            peak = max(peak, np.float64(trees[i, g]))
+        for g in range(groups):
+            total += math.exp(trees[i, g] - peak)
+        norm = peak + math.log(total)
+        for c in range(logits.shape[1]):
+            if group[c] >= 0:
+                out[i, c] += SHARE * (trees[i, group[c]] - norm - math.log(mine[group[c]]))
+
+
+def mix(logits: NDArray[np.float32], trees: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Move the network's verdict among N, S and V halfway to that of the trees: a geometric mean of the two.
+
+    Compiled row by row: the engine's own exponential rounds differently at the end of an array, so that a row's bits
+    would depend on its place in the batch.
 
     Parameters
     ----------
-    logits : ndarray of float32, shape (m, classes)
+    logits : ndarray of float32, shape (m, 8)
+        The network's.
+    trees : ndarray of float32, shape (m, 3)
+        Raw scores of the trees for N (with F), S and V.
+
+    Returns
+    -------
+    ndarray of float64, shape (m, 8)
+        Logits. Within N the network's proportions stay, and so do paced and unclassifiable ones.
+    """
+    out = np.empty(logits.shape)
+    _mix(logits, trees, _TREE_OF_CLASS, out)
+    return out
+
+
+@kernel
+def _softmax(logits: Any, temperature: float, out: Any) -> None:
+    for i in range(logits.shape[0]):
+        peak, total = logits[i, 0], 0.0
+        for c in range(logits.shape[1]):
+            peak = max(peak, logits[i, c])
+        for c in range(logits.shape[1]):
+            total += math.exp((logits[i, c] - peak) / temperature)
+        for c in range(logits.shape[1]):
+            out[i, c] = math.exp((logits[i, c] - peak) / temperature) / total
+
+
+def probabilities(logits: NDArray[np.float64], temperature: float) -> NDArray[np.float32]:
+    """Softmax of ``logits / temperature``, row by row.
+
+    Parameters
+    ----------
+    logits : ndarray of float64, shape (m, classes)
     temperature : float
         Above 1: less sure (Guo et al. 2017, "On calibration of modern neural networks").
 
@@ -97,13 +172,6 @@ def probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np
     -------
     ndarray of float32, shape (m, classes)
     """
-    scaled = logits.astype(np.float64) / temperature
-    # Class by class: a sum along the rows may be ordered by the number of rows.
-    peak = scaled[:, 0].copy()
-    for column in range(1, scaled.shape[1]):
-        np.maximum(peak, scaled[:, column], out=peak)
-    odds = np.exp(scaled - peak[:, None])
-    total = odds[:, 0].copy()
-    for column in range(1, odds.shape[1]):
-        total += odds[:, column]
-    return (odds / total[:, None]).astype(np.float32)
+    out = np.empty(logits.shape, np.float32)
+    _softmax(logits, temperature, out)
+    return out

@@ -18,7 +18,7 @@ from inference import beats as runtime  # noqa: E402
 from inference.beats import BeatModel  # noqa: E402
 from inference.training import beat_synthetic, beats, records  # noqa: E402
 from inference.training.beat_data import ANY_N, Strip, annotated, piece, rows  # noqa: E402
-from inference.training.beat_export import combine, rounded_down  # noqa: E402
+from inference.training.beat_export import rounded_down  # noqa: E402
 from inference.training.beat_fit import groups  # noqa: E402
 from inference.training.beat_network import loss  # noqa: E402
 from inference.training.beat_random import halves, random_split, table  # noqa: E402
@@ -104,17 +104,6 @@ def test_loss_leaves_open_classes_open() -> None:
     second = loss(torch.log(torch.tensor([[0.45, 0.45, 0.1]])), allowed, torch.ones(1), 0.0)
     assert float(first) == pytest.approx(float(second), abs=1e-6)
     assert float(first) == pytest.approx(-np.log(0.9), abs=1e-5)
-
-
-def test_combination() -> None:
-    """Without a share the network decides; with all of it the trees do, and L to N stays as the network has it."""
-    network = torch.log(torch.tensor([[0.3, 0.2, 0.02, 0.2, 0.2, 0.05, 0.01, 0.02]]))
-    trees = torch.log(torch.tensor([[0.1, 0.8, 0.1]]))
-    none = torch.zeros(8)
-    assert torch.allclose(torch.softmax(combine(network, trees, 0.0, none), 1), torch.exp(network), atol=1e-5)
-    p = torch.softmax(combine(network, trees, 1.0, none), 1)[0]
-    assert float(p[3]) > 0.7
-    assert float(p[0] / p[1]) == pytest.approx(1.5, rel=1e-4)
 
 
 def test_rounded_thresholds() -> None:

@@ -1,7 +1,8 @@
-"""Write the network and the trees as one ONNX graph, so that one call of the engine gives the combined verdict."""
+"""Write the network and the trees as one ONNX graph, so that one call of the engine runs both."""
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from pathlib import Path
@@ -12,72 +13,21 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import helper
-from torch import nn
+from onnx import TensorProto, helper
 
 from dsp.spectrogram import BINS
+from inference.beats import SHARE
 from inference.contract import KEY, Contract, to_json
 from inference.features_image import CHANNELS, COLUMNS
 from inference.training.beat_fit import TREE_CLASSES
 from inference.training.beat_network import BeatNetwork
-from inference.training.records import CLASSES
 
 OPSET: Final = 17
 ML_OPSET: Final = 3
 
-TREE_OF_CLASS: Final = (0, 0, 0, 1, 2, 0, -1, -1)
-"""Output of the trees that speaks for each class; paced and unclassifiable ones are the network's alone."""
 
-
-def combine(logits: torch.Tensor, trees: torch.Tensor, share: float, bias: torch.Tensor) -> torch.Tensor:
-    """Move the network's verdict among N, S and V towards that of the trees: a geometric mean of the two.
-
-    Within a group the network's proportions stay.
-
-    Parameters
-    ----------
-    logits : Tensor of float32, shape (m, 8)
-        The network's.
-    trees : Tensor of float32, shape (m, 3)
-        The trees' for N with F, S, V.
-    share : float
-        Weight of the trees, 0 to 1.
-    bias : Tensor of float32, shape (8,)
-        Added: the step from the proportions of training to those of patients.
-
-    Returns
-    -------
-    Tensor of float32, shape (m, 8)
-        Logits.
-    """
-    log_p = torch.log_softmax(logits, dim=1)
-    log_t = torch.log_softmax(trees, dim=1)
-    # N, L, R and F make one group; S and V are single. Logarithm of a sum of exponentials, with no mask to index by.
-    usual = torch.log(torch.exp(log_p[:, 0:1]) + torch.exp(log_p[:, 1:2]) + torch.exp(log_p[:, 2:3])
-                      + torch.exp(log_p[:, 5:6]) + 1e-12)  # fmt: skip
-    step = share * (log_t - torch.cat([usual, log_p[:, 3:5]], dim=1))
-    none = torch.zeros_like(step[:, 0:2])
-    steps = torch.cat([step[:, 0:1], step[:, 0:1], step[:, 0:1], step[:, 1:3], step[:, 0:1], none], dim=1)
-    return log_p + steps + bias
-
-
-class _Combined(nn.Module):
-    bias: torch.Tensor
-
-    def __init__(self, network: BeatNetwork, share: float, bias: torch.Tensor) -> None:
-        super().__init__()
-        self.network = network
-        self.share = share
-        self.register_buffer("bias", bias)
-
-    def forward(self, features: torch.Tensor, images: torch.Tensor, trees: torch.Tensor) -> torch.Tensor:
-        return combine(self.network(features, images), trees, self.share, self.bias)
-
-
-def save(
-    path: Path, network: BeatNetwork, booster: lgb.Booster, share: float, bias: NDArray[np.float32], contract: Contract
-) -> None:
-    """Write a graph from ``features`` (m, k) and ``images`` (m, channels, columns, bins) to ``logits`` (m, 8).
+def save(path: Path, network: BeatNetwork, booster: lgb.Booster, bias: NDArray[np.float64], contract: Contract) -> None:
+    """Write a graph from ``features`` (m, k) and ``images`` (m, channels, columns, bins) to ``logits`` and ``trees``.
 
     Parameters
     ----------
@@ -86,20 +36,22 @@ def save(
     network : BeatNetwork
     booster : lightgbm.Booster
         From `inference.training.beat_fit.fit_trees`.
-    share, bias
-        See `combine`.
+    bias : ndarray of float64, shape (8,)
+        Goes onto the mixed logits, the step from the proportions of training to those of patients. It lies in the
+        network's last layer, as the mix takes only a part of that.
     contract : Contract
         Goes into the metadata.
     """
-    count = len(contract.features)
-    example = (torch.zeros(2, count), torch.zeros(2, CHANNELS, COLUMNS, BINS), torch.zeros(2, TREE_CLASSES))
+    network = copy.deepcopy(network)
+    with torch.no_grad():
+        network.last.bias.add_(torch.from_numpy(bias / (1 - SHARE)).float())
+    example = (torch.zeros(2, len(contract.features)), torch.zeros(2, CHANNELS, COLUMNS, BINS))
     buffer: Any = io.BytesIO()
-    combined = _Combined(network, share, torch.from_numpy(bias)).eval()
-    names = ("features", "images", "trees")
+    names = ("features", "images")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            combined,
+            network.eval(),
             example,
             buffer,
             input_names=list(names),
@@ -109,13 +61,10 @@ def save(
             dynamo=False,
         )
     model = onnx.load_from_string(buffer.getvalue())
-    kept = [item for item in model.graph.input if item.name != "trees"]
-    del model.graph.input[:]
-    model.graph.input.extend(kept)
-    model.graph.node.insert(0, _ensemble(booster))
+    model.graph.node.append(_ensemble(booster))
+    model.graph.output.append(helper.make_tensor_value_info("trees", TensorProto.FLOAT, ["rows", TREE_CLASSES]))
     model.opset_import.append(helper.make_opsetid("ai.onnx.ml", ML_OPSET))
     model.ir_version = 8
-    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(CLASSES)
     helper.set_model_props(model, {KEY: to_json(contract)})
     onnx.checker.check_model(model)
     onnx.save(model, str(path))

@@ -61,7 +61,8 @@ class BeatNetwork(nn.Module):
         )
         self.drop = nn.Dropout(dropout)
         self.columns = nn.Sequential(nn.Linear(mean.numel(), 64), nn.ReLU())
-        self.head = nn.Sequential(nn.Linear(128, 48), nn.ReLU(), nn.Dropout(dropout), nn.Linear(48, classes))
+        self.head = nn.Sequential(nn.Linear(128, 48), nn.ReLU(), nn.Dropout(dropout))
+        self.last = nn.Linear(48, classes)
 
     def forward(self, features: torch.Tensor, images: torch.Tensor) -> Any:
         """Compute logits.
@@ -77,7 +78,7 @@ class BeatNetwork(nn.Module):
         Tensor of float32, shape (m, classes)
         """
         x = torch.clamp((features - self.mean) / self.scale, -6.0, 6.0)
-        return self.head(torch.cat([self.image(images), self.columns(self.drop(x))], dim=1))
+        return self.last(self.head(torch.cat([self.image(images), self.columns(self.drop(x))], dim=1)))
 
 
 def loss(logits: torch.Tensor, allowed: torch.Tensor, weights: torch.Tensor, smoothing: float) -> torch.Tensor:

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from dsp.layout import FS
 from dsp.qrs import QrsWeights
 from inference import features_image, qrs_model
-from inference.beats import CLASSES, BeatModel, probabilities
+from inference.beats import CLASSES, FILE, BeatModel, mix, probabilities
 from inference.contract import Contract
 from inference.features import NAMES
 from inference.training.beat_data import Strip, annotated, detected, load, rows
-from inference.training.beat_export import combine, save
+from inference.training.beat_export import save
 from inference.training.beat_fit import fit_network, fit_trees, groups, network_logits
 from inference.training.beat_rows import Name, gather, merged
 from inference.training.records import GROUP_OF_CLASS, names
@@ -68,12 +68,6 @@ def judge(source: Strip, weights: QrsWeights | None, network: Any, booster: Any)
     return Verdicts(source, table.r, table.allowed, logits, scores)
 
 
-def final_logits(verdicts: Verdicts, share: float, bias: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Combine the two models as the exported graph does."""
-    parts = (torch.from_numpy(verdicts.logits), torch.from_numpy(verdicts.trees))
-    return np.asarray(combine(*parts, share, torch.from_numpy(bias)).numpy(), np.float32)
-
-
 def score(source: Strip, r: NDArray[np.int64], called: NDArray[np.int64]) -> NDArray[np.int64]:
     """Confusion matrix (EC57) of one recording for classes `called` at `r`."""
     return confusion(source.beats / FS, groups(source.allowed), r / FS, _GROUP[called], excluded=source.excluded)
@@ -102,13 +96,13 @@ def line(label: str, found: dict[str, Any]) -> str:
     return f"{label}: {', '.join(parts)}"
 
 
-def choose_bias(verdicts: Sequence[Verdicts], settings: dict[str, Any]) -> NDArray[np.float32]:
+def choose_bias(verdicts: Sequence[Verdicts], settings: dict[str, Any]) -> NDArray[np.float64]:
     """Find the biases of S and V with the best mean of the VEB and SVEB F1 over held-out recordings."""
-    best, result = -1.0, np.zeros(len(CLASSES), np.float32)
-    plain = [final_logits(v, settings["share"], result) for v in verdicts]
+    best, result = -1.0, np.zeros(len(CLASSES))
+    plain = [mix(one.logits, one.trees) for one in verdicts]
     for s in settings["bias_s"]:
         for v in settings["bias_v"]:
-            bias = np.zeros(len(CLASSES), np.float32)
+            bias = np.zeros(len(CLASSES))
             bias[3], bias[4] = s, v
             matrices = [
                 score(one.source, one.r, np.argmax(logits + bias, axis=1))
@@ -124,7 +118,7 @@ def _f1(matrices: Sequence[NDArray[np.int64]], of: Callable[[NDArray[np.int64]],
     return gross([of(matrix) for matrix in matrices]).f1
 
 
-def choose_temperature(logits: NDArray[np.float32], allowed: NDArray[np.uint8]) -> float:
+def choose_temperature(logits: NDArray[np.float64], allowed: NDArray[np.uint8]) -> float:
     """Find the temperature with the least negative log-likelihood on held-out rows, on a grid of 2 %."""
     known = allowed > 0
     bits = ((allowed[known, None] >> np.arange(len(CLASSES))) & 1).astype(bool)
@@ -177,7 +171,11 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
     ------
     FileNotFoundError
         If recordings are missing.
+    ValueError
+        If `out_path` is not called `inference.beats.FILE`.
     """
+    if out_path.name != FILE:
+        raise ValueError(f"the beat model is called {FILE}, not {out_path.name}")
     config = tomllib.loads(config_path.read_text("utf-8"))
     torch.set_num_threads(1)
     weights = qrs_model.load()
@@ -185,11 +183,10 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
     chosen = chosen[:: config.get("every", 1)]
     gathered = gather(data_dir, chosen, weights, config["rows"], config["seed"], progress)
     verdicts = cross_validate(data_dir, gathered, weights, config, progress)
-    share = config["combine"]["share"]
     bias = choose_bias(verdicts, config["combine"])
-    held = [final_logits(one, share, bias) for one in verdicts]
+    held = [mix(one.logits, one.trees) + bias for one in verdicts]
     temperature = choose_temperature(np.concatenate(held), np.concatenate([one.allowed for one in verdicts]))
-    report = _cross_report(verdicts, held, share)
+    report = _cross_report(verdicts, held)
     for label, found in report.items():
         progress(line(f"cross-validation, {label}", found))
 
@@ -208,7 +205,7 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
         training=training_hash(f"{database}/{name}" for database, name in chosen),
         image=features_image.CONTRACT,
     )
-    save(out_path, network, booster, share, bias, contract)
+    save(out_path, network, booster, bias, contract)
     full = {
         "version": config["version"],
         "training_records": [f"{database}/{name}" for database, name in chosen],
@@ -222,16 +219,13 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
     return full
 
 
-def _cross_report(
-    verdicts: Sequence[Verdicts], held: Sequence[NDArray[np.float32]], share: float
-) -> dict[str, dict[str, Any]]:
+def _cross_report(verdicts: Sequence[Verdicts], held: Sequence[NDArray[np.float64]]) -> dict[str, dict[str, Any]]:
     combined = [score(v.source, v.r, np.argmax(logits, axis=1)) for v, logits in zip(verdicts, held, strict=True)]
-    none = np.zeros(len(CLASSES), np.float32)
-    alone = [score(v.source, v.r, np.argmax(final_logits(v, 0.0, none), axis=1)) for v in verdicts]
+    alone = [score(v.source, v.r, np.argmax(v.logits, axis=1)) for v in verdicts]
     trees = [score(v.source, v.r, np.array([0, 3, 4])[np.argmax(v.trees, axis=1)]) for v in verdicts]
     is_mitdb = [v.source.name.startswith("mitdb") for v in verdicts]
     result = {
-        f"combined, trees at {share}": figures(combined),
+        "combined": figures(combined),
         "network alone": figures(alone),
         "trees alone": figures(trees),
     }
@@ -248,9 +242,7 @@ def test_report(
     data_dir: Path, path: Path, weights: QrsWeights, records: Sequence[str], progress: Progress
 ) -> dict[str, Any]:
     """Score an exported model on test records, with annotated and with the live detector's R peaks."""
-    model = BeatModel.load(path.parent) if path.name == "beat.onnx" else None
-    if model is None:
-        raise ValueError(f"the beat model is called beat.onnx, not {path.name}")
+    model = BeatModel.load(path.parent)
     result: dict[str, Any] = {}
     for label, some in (("annotated R peaks", None), ("live R peaks", weights)):
         matrices: dict[str, NDArray[np.int64]] = {}
@@ -258,8 +250,8 @@ def test_report(
             source = load(data_dir, "mitdb", name)
             peaks = annotated(source.beats, source.x.size) if some is None else detected(source, some)
             table = rows(source, peaks)
-            (logits,) = model.model.run(table.features, table.images.astype(np.float32))
-            matrices[name] = score(source, table.r, np.argmax(logits, axis=1))
+            logits, trees = model.model.run(table.features, table.images.astype(np.float32))
+            matrices[name] = score(source, table.r, np.argmax(mix(logits, trees), axis=1))
         result[label] = figures(list(matrices.values()))
         result[label]["by_record"] = {name: matrix.tolist() for name, matrix in matrices.items()}
         result[f"{label}, without 232"] = figures([m for name, m in matrices.items() if name != "232"])
