@@ -26,6 +26,7 @@ from dsp.qrs_features import (
     first_row,
     forget_beats,
     learn,
+    perceptron,
     second_row,
 )
 
@@ -266,34 +267,6 @@ def walk(
 
 
 @kernel
-def _perceptron(row: Any, layers: Any, hidden: Any, hidden2: Any) -> Any:
-    """Output of a multilayer perceptron; inner loops run over outputs, so that they vectorise in the order written."""
-    w1, b1, w2, b2, w3, b3 = layers
-    n0, n1, n2 = row.shape[0], b1.shape[0], b2.shape[0]
-    for j in range(n1):
-        hidden[j] = b1[j]
-    for i in range(0, n0 - 3, 4):
-        v0, v1, v2, v3 = row[i], row[i + 1], row[i + 2], row[i + 3]
-        for j in range(n1):
-            hidden[j] = hidden[j] + v0 * w1[i, j] + v1 * w1[i + 1, j] + v2 * w1[i + 2, j] + v3 * w1[i + 3, j]
-    for i in range(n0 - n0 % 4, n0):
-        for j in range(n1):
-            hidden[j] += row[i] * w1[i, j]
-    for j in range(n2):
-        hidden2[j] = b2[j]
-    for i in range(n1):
-        value = hidden[i]
-        if value <= np.float32(0.0):
-            continue
-        for j in range(n2):
-            hidden2[j] += value * w2[i, j]
-    out = b3[0]
-    for i in range(n2):
-        out += max(hidden2[i], np.float32(0.0)) * w3[i, 0]
-    return out
-
-
-@kernel
 def _mark(state: Any, c: int) -> int:
     """R peak of candidate `c` (ticks): where the signal is farthest from its mean over +-`BASE` samples."""
     mask = SAMPLES - 1
@@ -363,7 +336,7 @@ def _walk(
                 if state.first_n < state.candidates_n and state.tick[state.first_n % CANDIDATES] + FIRST_DELAY == t:
                     index = state.first_n
                     first_row(state, index, row1)
-                    state.logit[index % CANDIDATES] = _perceptron(row1, first, hidden, hidden2)
+                    state.logit[index % CANDIDATES] = perceptron(row1, first, hidden, hidden2)
                     state.first_n = index + 1
                     if first_out.shape[0] > 0:
                         waiting[index % CANDIDATES, :] = row1
@@ -371,7 +344,7 @@ def _walk(
                     index = state.second_n
                     c = state.tick[index % CANDIDATES]
                     second_row(state, index, row2)
-                    logit = _perceptron(row2, second, hidden, hidden2)
+                    logit = perceptron(row2, second, hidden, hidden2)
                     state.second_n = index + 1
                     accepted = logit >= threshold
                     if state.beats_n > 0 and c - state.beat < DEAD:

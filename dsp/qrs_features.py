@@ -47,6 +47,7 @@ FIRST_NAMES: Final = (
     "height",
     "level_age",
     "noisy",
+    "quiet",
     *(f"{what}_previous[{i}]" for i in range(1, PREVIOUS + 1) for what in ("time", "height")),
     *(f"{what}_next[{i}]" for i in range(1, NEXT + 1) for what in ("time", "height")),
 )
@@ -79,11 +80,15 @@ SECOND_NAMES: Final = (
     "intervals_learnt",
     "level_age",
     "noisy",
+    "quiet",
+    "usual_quiet",
 )
 """Columns of the second network's row."""
 
 FIELDS: Final = [
     ("logit", np.float32, (CANDIDATES,)),
+    ("quiet", np.float32, (CANDIDATES,)),
+    ("usual_quiet", np.float32),
     ("first_n", np.int64),  # candidates that the first network has judged
     ("second_n", np.int64),  # candidates that are decided
     ("beat", np.int64),  # tick of the last accepted candidate
@@ -130,7 +135,11 @@ def first_row(state: Any, index: int, row: NDArray[np.float32]) -> None:
     row[at] = _ratio(height, level)
     row[at + 1] = np.float32(min(state.history_n, HISTORY)) / np.float32(HISTORY)
     row[at + 2] = np.float32(state.noisy)
-    at += 3
+    lowest = height
+    for k in range(c - BEFORE, c + AFTER + 1):
+        lowest = min(lowest, state.envelope[k & _MASK])
+    row[at + 3] = state.quiet[slot] = _ratio(lowest, level)
+    at += 4
     for i in range(1, PREVIOUS + 1):
         row[at] = np.float32(2.0)
         row[at + 1] = np.float32(0.0)
@@ -197,6 +206,8 @@ def second_row(state: Any, index: int, row: NDArray[np.float32]) -> None:
     row[23] = np.float32(min(state.intervals_n, INTERVALS)) / np.float32(INTERVALS)
     row[24] = np.float32(min(state.history_n, HISTORY)) / np.float32(HISTORY)
     row[25] = np.float32(state.noisy)
+    row[26] = state.quiet[slot]
+    row[27] = state.usual_quiet
 
 
 @kernel
@@ -208,6 +219,7 @@ def learn(state: Any, index: int, accepted: bool, certain: bool) -> None:
     share = np.float32(1 / 16)
     doubt = np.exp(-abs(state.logit[slot]))
     state.doubt += share * (np.float32(doubt) - state.doubt)
+    state.usual_quiet += share * (state.quiet[slot] - state.usual_quiet)
     apart = c - state.tick[(index - 1) % CANDIDATES] if index > 0 else 60
     state.density += share * (min(np.float32(apart) * _RATE, np.float32(2.0)) - state.density)
     if not accepted:
@@ -231,6 +243,34 @@ def learn(state: Any, index: int, accepted: bool, certain: bool) -> None:
         k = (c - TEMPLATE + 1 + TEMPLATE_AFTER + i) & _MASK
         state.template_wide[i] += weight * (state.wide[k] - state.template_wide[i])
         state.template_narrow[i] += weight * (state.narrow[k] - state.template_narrow[i])
+
+
+@kernel
+def perceptron(row: Any, layers: Any, hidden: Any, hidden2: Any) -> Any:
+    """Output of a multilayer perceptron; inner loops run over outputs, so that they vectorise in the order written."""
+    w1, b1, w2, b2, w3, b3 = layers
+    n0, n1, n2 = row.shape[0], b1.shape[0], b2.shape[0]
+    for j in range(n1):
+        hidden[j] = b1[j]
+    for i in range(0, n0 - 3, 4):
+        v0, v1, v2, v3 = row[i], row[i + 1], row[i + 2], row[i + 3]
+        for j in range(n1):
+            hidden[j] = hidden[j] + v0 * w1[i, j] + v1 * w1[i + 1, j] + v2 * w1[i + 2, j] + v3 * w1[i + 3, j]
+    for i in range(n0 - n0 % 4, n0):
+        for j in range(n1):
+            hidden[j] += row[i] * w1[i, j]
+    for j in range(n2):
+        hidden2[j] = b2[j]
+    for i in range(n1):
+        value = hidden[i]
+        if value <= np.float32(0.0):
+            continue
+        for j in range(n2):
+            hidden2[j] += value * w2[i, j]
+    out = b3[0]
+    for i in range(n2):
+        out += max(hidden2[i], np.float32(0.0)) * w3[i, 0]
+    return out
 
 
 @kernel

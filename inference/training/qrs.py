@@ -10,7 +10,7 @@ import itertools
 import json
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -286,7 +286,8 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
     threshold = config["choice"]["threshold"]
     noise, rng = Noise(data_dir), np.random.default_rng(config["seed"])
     sources = labelled(data_dir, config)
-    copies = [frame(sources, folds)]
+    clean = config["data"]["clean"]
+    copies = [frame([(fold, replace(piece, weight=clean * piece.weight)) for fold, piece in sources], folds)]
     zero = QrsWeights(silent(), passing(), 0.0)
     draft_copies = [*copies[0], *frame(worse(sources, config, noise, rng), folds)]
     table = tabulate(draft_copies, lambda _: zero, second=False, easy=1.0, seed=config["seed"])
@@ -320,16 +321,25 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
     records = sorted({piece.patient for _, piece in sources + more} | {"nstdb/118e_6", "nstdb/bw", "nstdb/ma"})
     weights = QrsWeights(final, second, threshold)
     qrs_model.save(out_path, weights, version=config["version"], training=training_hash(records))
-    nets = [QrsWeights(outside[f], seconds[f], threshold) for f in range(folds)]
-    own = score(copies[0], nets.__getitem__)
     report = {
         "version": config["version"],
+        "threshold": threshold,
         "training_records": records,
         "training_hash": training_hash(records),
-        "cross_validation": {
-            database: figures([c for name, c in own.items() if name.startswith(database)])
-            for database in ("mitdb", "svdb")
+        "cross_validation": validate(copies[0], outside, seconds, threshold),
+        "cross_validation_by_threshold": {
+            f"{threshold + shift:.2f}": validate(copies[0], outside, seconds, threshold + shift)["mitdb"]
+            for shift in (-0.8, -0.4, 0.4, 0.8)
         },
     }
     out_path.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     return report
+
+
+def validate(batches: list[Batch], first: list[Layers], second: list[Layers], threshold: float) -> dict[str, Any]:
+    """Figures of each database, each patient by networks that never saw it."""
+    own = score(batches, lambda fold: QrsWeights(first[fold], second[fold], threshold))
+    return {
+        database: figures([counts for name, counts in own.items() if name.startswith(database)])
+        for database in ("mitdb", "svdb")
+    }
