@@ -38,12 +38,15 @@ WHERE: Final = """\
   throughout: half its amplitude, each stretch faded in and out over 0.5 s, the 6 min repeated with their begin moved
   on by 37 s each time.
 - cinc2017: A where the AFIB verdict was in force in over half of the seconds that had a verdict other than NOISE; O
-  where there is no AF but ectopy or a rate out of 50 to 100/min; else N. Recordings labelled ~ count as false
-  positives of the label that they got.
+  where there is no AF but ectopy, a rate out of 55 to 95/min or an uneven one (`rhythmwatch/challenge.py`; limits from
+  the training part); else N. Recordings labelled ~ count as false positives of the label that they got.
 - AF by time: every second that the reference gives a rhythm (AFIB and AFL are AF). AF by time and cinc2017 go by the
   marks in the annotation file, which look back to where the rhythm changed (2 s, begin and end of AF 8 s; chosen on
   training records): what a reader of the file sees. Windows, delays and alarms go by the verdict at its own time.
 """
+
+_LISTED: Final = 60
+"""Longest list of records that is written out."""
 
 
 def page(figures: dict[str, Any], plots: Sequence[str]) -> str:
@@ -65,6 +68,11 @@ def page(figures: dict[str, Any], plots: Sequence[str]) -> str:
         lines += ["", *_af(figures["af"])]
     if "cinc2017" in figures:
         lines += ["", *_challenge(figures["cinc2017"])]
+    if "random_split" in figures["training"]:
+        lines += ["", *_random_split(figures["training"]["random_split"])]
+    trained = _trained(figures["training"])
+    if trained:
+        lines += ["", "## What trained the models", "", *trained]
     if plots:
         lines += ["", "## Plots", ""]
         lines += [f"![{name.removesuffix('.png')}](accuracy/{name})" for name in plots]
@@ -243,6 +251,39 @@ def _challenge(figures: dict[str, Any]) -> list[str]:
     ]
     rows = [(label, *map(str, counts)) for label, counts in figures["table"].items()]
     return lines + _table(("reference", "N", "A", "O"), rows)
+
+
+def _random_split(report: dict[str, Any]) -> list[str]:
+    rows = [
+        (name, str(each["beats"]), *(number(each[key], 4) for key in ("sensitivity", "precision", "f1")))
+        for name, each in report["classes"].items()
+    ]
+    return [
+        "## Random split",
+        "",
+        f"{report['what']}: {report['test_beats']} test beats. Comparable with studies that split beats at random, and "
+        "no measure of what a new patient gets.",
+        "",
+        *_table(("class", "beats", "sensitivity", "precision", "F1"), rows),
+    ]
+
+
+def _trained(reports: dict[str, Any]) -> list[str]:
+    rows = []
+    for model, report in reports.items():
+        names = report.get("training_records") if isinstance(report, dict) else None
+        if not names:
+            continue
+        sets: dict[str, list[str]] = {}
+        for name in names:
+            database, _, record = name.partition("/")
+            sets.setdefault(database, []).append(record)
+        text = "; ".join(
+            f"{database}: {', '.join(each)}" if len(each) <= _LISTED else f"{database}: {len(each)} recordings"
+            for database, each in sets.items()
+        )
+        rows.append((model, text))
+    return _table(("model", "records"), rows) if rows else []
 
 
 def _records(records: dict[str, Any]) -> list[str]:

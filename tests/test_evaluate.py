@@ -96,7 +96,7 @@ def scored(name: str, wanted: list[int], found: list[int]) -> Scored:
 
 
 def judged(label: str, share: float, ectopic: float = 0.0, rate: float = 70.0) -> Judged:
-    return Judged("A", label, share, share > 0.5, ectopic, 0.0, rate, 0.0, share, 0.0, 0.01)
+    return Judged("A", label, share, share > 0.5, ectopic, 0.0, rate, 0.0, 0.01)
 
 
 def test_auc_is_the_share_of_pairs_in_order() -> None:
