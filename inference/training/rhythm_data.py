@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -37,12 +37,6 @@ MEANING: Final = {
 AGREE: Final = 3
 """Seconds that must be of one rhythm for a label; others are `DOUBT`."""
 
-SPEED: Final = 0.3
-"""Largest change of the logarithm of the speed in a varied copy."""
-
-GAIN: Final = 0.4
-"""Standard deviation of the logarithm of its gain."""
-
 MOTION_TEST: Final = ((300, 420), (540, 660), (780, 900))
 """Stretches (s) of the noise stress records whose electrode motion tests."""
 
@@ -58,7 +52,7 @@ class Example:
     database, name : str
         As in ``mitdb`` and ``100``.
     copy : str
-        ``clean``, ``second`` (the other lead), ``noisy`` or ``varied`` (speed, gain and sign).
+        ``clean``, ``second`` (the other lead) or ``noisy``.
     rows : Rows
         Of one patient.
     label : ndarray of int8, shape (m,)
@@ -176,26 +170,6 @@ def noisy(
     return out.astype(np.float32)
 
 
-def varied(record: Record, rng: np.random.Generator) -> Record:
-    """Play a record faster or slower, up to a third, with another gain and maybe upside down.
-
-    There are few patients with ventricular tachycardia; this keeps trees from learning their very rates and heights.
-
-    Parameters
-    ----------
-    record : Record
-    rng : Generator
-
-    Returns
-    -------
-    Record
-        The same samples at another rate, so that annotations keep their places.
-    """
-    rate = float(round(record.rate * float(np.exp(rng.uniform(-SPEED, SPEED)))))
-    gain = float(np.exp(rng.normal(0.0, GAIN))) * (-1.0 if rng.random() < 0.5 else 1.0)
-    return replace(record, rate=rate, mv=(record.mv * gain).astype(np.float32))
-
-
 def motion(data_dir: Path, stretches: tuple[tuple[int, int], ...]) -> tuple[list[NDArray[np.float32]], float]:
     """Electrode motion by itself: ``118e_6`` minus ``118``, one array a lead.
 
@@ -234,7 +208,7 @@ def recordings(
     copies : int
         Noisy copies of each; with any, the second lead comes as one more.
     settings : dict
-        ``seed``, ``share``, ``low`` and ``high`` (dB) of the noise; ``varied``: varied copies of a record of vfdb.
+        ``seed``, ``share``, ``low`` and ``high`` (dB) of the noise.
 
     Yields
     ------
@@ -245,19 +219,15 @@ def recordings(
         record = read(data_dir, database, name)
         first = record.lead()
         leads = [first, *(k for k in range(record.mv.shape[1]) if k != first)][: 2 if copies else 1]
-        made = [("clean" if lead == first else "second", record, record.mv[:, lead]) for lead in leads]
+        made = [("clean" if lead == first else "second", record.mv[:, lead]) for lead in leads]
         rng = np.random.default_rng([int(settings["seed"]), *name.encode()])
         for _ in range(copies if noise is not None else 0):
             assert noise is not None  # noqa: S101
             bounds = (settings["low"], settings["high"])
-            mv = noisy(record.mv[:, first], record.rate, rng, noise.draw, settings["share"], bounds)
-            made.append(("noisy", record, mv))
-        for _ in range(int(settings.get("varied", 0)) if database == "vfdb" else 0):
-            other = varied(record, rng)
-            made.append(("varied", other, other.mv[:, first]))
-        for copy, source, mv in made:
-            rows = through(mv, source.rate, weights)
-            yield Example(database, name, copy, rows, seconds(source, len(rows.end)), "")
+            made.append(("noisy", noisy(record.mv[:, first], record.rate, rng, noise.draw, settings["share"], bounds)))
+        for copy, mv in made:
+            rows = through(mv, record.rate, weights)
+            yield Example(database, name, copy, rows, seconds(record, len(rows.end)), "")
 
 
 def challenge(data_dir: Path, weights: QrsWeights, *, test: bool) -> Iterator[Example]:

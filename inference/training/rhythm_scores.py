@@ -182,5 +182,5 @@ def scores_of(rows: Rows, shock: NDArray[np.float64], af: NDArray[np.float64]) -
     return scores
 
 
-def _percent(part: int, whole: int) -> float:
-    return round(100.0 * int(part) / int(whole), 2) if whole else float("nan")
+def _percent(part: int, whole: int) -> float | None:
+    return round(100.0 * int(part) / int(whole), 2) if whole else None
