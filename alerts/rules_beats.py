@@ -21,6 +21,8 @@ MINUTE: Final = 60 * RATE
 RUN_OPEN: Final = 2 * RATE
 """A run without a further beat for this long is over."""
 T_PEAK_S: Final = 0.28
+NOISE_HIDES: Final = RATE
+"""More noise than this in the time without a beat can hide one."""
 
 
 def arm(state: RuleState, limits: Limits) -> None:
@@ -122,8 +124,16 @@ def _pause_over(state: RuleState, rr: int, gap: bool, at: int, limits: Limits, o
         )
 
 
+def noise_within(state: RuleState, since: int, until: int) -> int:
+    """Noisy samples between two indices, as far as the kept stretches say."""
+    bounds = [*state.noise, until] if len(state.noise) % 2 else state.noise
+    return sum(max(0, min(bounds[i + 1], until) - max(bounds[i], since)) for i in range(0, len(bounds), 2))
+
+
 def pause_due(state: RuleState, at: int, due: int, limits: Limits, out: list[Condition]) -> None:
-    """No beat for the pause limit."""
+    """No beat for the pause limit; in noise a beat may have been missed, so that nothing is said."""
+    if noise_within(state, due - round(limits.pause_s * RATE), due) > NOISE_HIDES:
+        return
     if begin(
         state,
         limits,
@@ -140,7 +150,11 @@ def pause_due(state: RuleState, at: int, due: int, limits: Limits, out: list[Con
 
 
 def asystole_due(state: RuleState, at: int, due: int, limits: Limits, out: list[Condition]) -> None:
-    """No beat for the limit of ASYSTOLE in a usable signal."""
+    """No beat for the limit of ASYSTOLE in a usable signal; in noise it is looked for again until the noise is over."""
+    usable = round(limits.asystole_s * RATE)
+    if noise_within(state, due - usable, due) > NOISE_HIDES:
+        set_due(state, "asystole", due + RATE)
+        return
     forget_rate(state)
     shocked = state.shocks > 0 and due + state.delay - state.verdict_end <= 2 * RATE
     if shocked or Kind.VFIB in state.standing:

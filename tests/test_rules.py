@@ -148,6 +148,18 @@ def test_short_losses_only_stop_the_clock_of_asystole():
     assert starts(conditions, Kind.ASYSTOLE)[0].at == last + 4 * FS + 2 * BLOCK + DELAY
 
 
+def test_noise_hides_beats_so_asystole_waits_for_its_end():
+    """While noise covers the time without a beat nothing is said; a second after enough of it is clean, it is."""
+    noisy = Quality(8 * FS, "MLII", False, False, True)
+    clean = Quality(20 * FS, "MLII", False, False, False)
+    conditions, _ = run([*beats("NNNNNNNNN"), noisy, until(19)])
+    assert not starts(conditions, Kind.ASYSTOLE)
+    assert not starts(conditions, Kind.PAUSE)
+    conditions, _ = run([*beats("NNNNNNNNN"), noisy, clean, until(40)])
+    (asystole,) = starts(conditions, Kind.ASYSTOLE)
+    assert 22 * FS <= asystole.at - DELAY <= 24 * FS
+
+
 def test_no_asystole_while_fibrillation_is_the_verdict():
     """VF without detected beats is VFIB alone; ASYSTOLE comes when the fibrillation has ended without beats."""
     evidence = [*beats("NNNNNN"), *verdicts("N", 1, 5), *verdicts("VFL", 6, 20), *verdicts("N", 21, 40), until(40)]
