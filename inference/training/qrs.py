@@ -26,7 +26,7 @@ from inference.training import qrs_data
 from inference.training.qrs_data import Noise, Piece
 from inference.training.records import challenge_labels, names, read, read_challenge
 from inference.training.scoring import WINDOW, Counts, detection, gross, interval
-from inference.training.splits import DS1, challenge_test, training_hash
+from inference.training.splits import DS1, DS2, PACED, challenge_test, training_hash
 
 Layers = tuple[NDArray[np.float32], ...]
 Progress = Callable[[str], None]
@@ -321,7 +321,7 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
     records = sorted({piece.patient for _, piece in sources + more} | {"nstdb/118e_6", "nstdb/bw", "nstdb/ma"})
     weights = QrsWeights(final, second, threshold)
     qrs_model.save(out_path, weights, version=config["version"], training=training_hash(records))
-    report = {
+    report: dict[str, Any] = {
         "version": config["version"],
         "threshold": threshold,
         "training_records": records,
@@ -332,6 +332,7 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
             for shift in (-0.8, -0.4, 0.4, 0.8)
         },
     }
+    report["test"] = evaluate(data_dir, weights)
     out_path.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     return report
 
@@ -343,3 +344,33 @@ def validate(batches: list[Batch], first: list[Layers], second: list[Layers], th
         database: figures([counts for name, counts in own.items() if name.startswith(database)])
         for database in ("mitdb", "svdb")
     }
+
+
+def evaluate(data_dir: Path, weights: QrsWeights) -> dict[str, Any]:
+    """Figures of the live detector on all 48 records of mitdb, by part and window, and in electrode motion.
+
+    Parameters
+    ----------
+    data_dir : Path
+        Folder with ``mitdb`` and ``nstdb``.
+    weights : QrsWeights
+
+    Returns
+    -------
+    dict
+        From the first second; lead MLII, else the first; ``DS1`` has trained, ``DS2`` and the paced ones have not.
+    """
+    parts = {"DS1": DS1, "DS2": DS2, "all": (*DS1, *DS2, *PACED)}
+    records = [read(data_dir, "mitdb", name) for name in parts["all"]]
+    batches = frame([(0, qrs_data.whole(record, record.lead(), 1.0)) for record in records], 1)
+    report: dict[str, Any] = {}
+    for window in (WINDOW, 0.05):
+        counts = score(batches, lambda _: weights, window)
+        for part, chosen in parts.items():
+            report[f"{part} {1000 * window:.0f} ms"] = figures([counts[f"mitdb/{name}"] for name in chosen])
+    for name in ("118e12", "118e00"):
+        piece = qrs_data.whole(read(data_dir, "nstdb", name), 0, 1.0)
+        (found,) = detect(qrs_data.through_frontend([piece]), weights)
+        stretches = [detection(piece.beats, found, start=a, end=b) for a, b in qrs_data.MOTION_TEST]
+        report[f"{name} in noise before 900 s"] = figures(stretches)
+    return report

@@ -18,7 +18,10 @@ from inference.training.records import Record, read
 from inference.training.scoring import match
 
 MOTION_TRAIN: Final = ((1020, 1140), (1260, 1380), (1500, 1620), (1740, 1800))
-"""Stretches (s) of the noise stress records whose electrode motion may train; those before 900 s test."""
+"""Stretches (s) of the noise stress records whose electrode motion may train."""
+
+MOTION_TEST: Final = ((300, 420), (540, 660), (780, 900))
+"""Noisy stretches (s) of the noise stress records that test."""
 
 NEAR: Final = 20
 """A candidate within so many samples (80 ms) of a beat's mark may be the beat's own; the highest is."""
