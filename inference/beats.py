@@ -118,10 +118,12 @@ def _mix(logits: Any, trees: Any, group: Any, out: Any) -> None:
             peak = max(peak, np.float64(trees[i, g]))
         for g in range(groups):
             total += math.exp(trees[i, g] - peak)
-        norm = peak + math.log(total)
+        norm, known = peak + math.log(total), 0.0
+        for g in range(groups):
+            known += mine[g]
         for c in range(logits.shape[1]):
             if group[c] >= 0:
-                out[i, c] += SHARE * (trees[i, group[c]] - norm - math.log(mine[group[c]]))
+                out[i, c] += SHARE * (trees[i, group[c]] - norm - math.log(mine[group[c]] / known))
 
 
 def mix(logits: NDArray[np.float32], trees: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -75,7 +75,7 @@ class Contract:
     temperature : float
         Logits are divided by it for calibrated probabilities (1: as they come).
     training : str
-        SHA-256 over the names and contents of the training records.
+        SHA-256 over the names of the training records (`inference.training.splits.training_hash`).
     image : Image or None
         The spectral image, if the model takes one.
     """

@@ -108,6 +108,7 @@ def test_shipped_report_belongs_to_the_model(model: BeatModel) -> None:
     records = report["training_records"]
     assert splits.training_hash(records) == model.contract.training
     assert not {f"mitdb/{name}" for name in (*splits.DS2, *splits.PACED)} & set(records)
+    assert not [name for name in records if name.startswith("cinc2017/") and splits.challenge_test(name[9:])]
     assert report["temperature"] == model.contract.temperature
     veb = report["test"]["live R peaks"]["veb"]
     assert veb["sensitivity"][0] >= 0.88

@@ -65,6 +65,25 @@ def patient_tables(
             yield rows(made, annotated(made.beats, made.x.size, rng)), weight * settings["weight_synthetic"]
 
 
+def fibrillation_names(archive: Path, count: int) -> list[str]:
+    """Name the recordings of atrial fibrillation that train: the first `count`, test recordings left out.
+
+    Parameters
+    ----------
+    archive : Path
+        ``cinc2017.tar``; without it none train.
+    count : int
+
+    Returns
+    -------
+    list of str
+    """
+    if not count or not archive.exists():
+        return []
+    names = [name for name, label in sorted(challenge_labels(archive).items()) if label == "A"]
+    return [name for name in names if not challenge_test(name)][:count]
+
+
 def fibrillation_tables(archive: Path, weights: QrsWeights, settings: dict[str, Any], seed: int) -> Iterator[Table]:
     """Make rows of atrial fibrillation that train as normal beats: no beat of it is premature.
 
@@ -83,9 +102,7 @@ def fibrillation_tables(archive: Path, weights: QrsWeights, settings: dict[str, 
         Of one recording; none of the test recordings.
     """
     rng = np.random.default_rng(seed)
-    names = [name for name, label in sorted(challenge_labels(archive).items()) if label == "A"]
-    chosen = [name for name in names if not challenge_test(name)][: settings["fibrillation"]]
-    for record in read_challenge(archive, chosen):
+    for record in read_challenge(archive, fibrillation_names(archive, settings["fibrillation"])):
         made = looped(record, weights, settings["fibrillation_beats"])
         if made is not None:
             source, peaks = made
@@ -152,7 +169,7 @@ def gather(
         if done % 10 == 9:
             progress(f"rows of {done + 1} of {len(names)} patients")
     archive = data_dir / "cinc2017.tar"
-    if settings["fibrillation"] and archive.exists():
+    if fibrillation_names(archive, settings["fibrillation"]):
         few = settings["fibrillation_share"]
         made = [(t, settings["weight_fibrillation"]) for t in fibrillation_tables(archive, weights, settings, seed)]
         result["cinc2017", "A"] = joined(made, few, few)

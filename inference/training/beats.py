@@ -27,7 +27,7 @@ from inference.features import NAMES
 from inference.training.beat_data import Strip, annotated, detected, load, rows
 from inference.training.beat_export import save
 from inference.training.beat_fit import fit_network, fit_trees, groups, network_logits
-from inference.training.beat_rows import Name, gather, merged
+from inference.training.beat_rows import Name, fibrillation_names, gather, merged
 from inference.training.records import GROUP_OF_CLASS, names
 from inference.training.scoring import Counts, confusion, gross, interval, sveb, veb
 from inference.training.splits import DS1, DS2, training_hash
@@ -181,6 +181,9 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
     weights = qrs_model.load()
     chosen: list[Name] = [("mitdb", name) for name in DS1] + [("svdb", name) for name in names(data_dir, "svdb")]
     chosen = chosen[:: config.get("every", 1)]
+    trained = [f"{database}/{name}" for database, name in chosen]
+    count = config["rows"]["fibrillation"]
+    trained += [f"cinc2017/{name}" for name in fibrillation_names(data_dir / "cinc2017.tar", count)]
     gathered = gather(data_dir, chosen, weights, config["rows"], config["seed"], progress)
     verdicts = cross_validate(data_dir, gathered, weights, config, progress)
     bias = choose_bias(verdicts, config["combine"])
@@ -202,13 +205,13 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
         mean=tuple(network.get_buffer("mean").tolist()),
         scale=tuple(network.get_buffer("scale").tolist()),
         temperature=temperature,
-        training=training_hash(f"{database}/{name}" for database, name in chosen),
+        training=training_hash(trained),
         image=features_image.CONTRACT,
     )
     save(out_path, network, booster, bias, contract)
     full = {
         "version": config["version"],
-        "training_records": [f"{database}/{name}" for database, name in chosen],
+        "training_records": trained,
         "rows": int(data.allowed.size),
         "bias": [float(v) for v in bias],
         "temperature": temperature,
@@ -226,8 +229,8 @@ def _cross_report(verdicts: Sequence[Verdicts], held: Sequence[NDArray[np.float6
     is_mitdb = [v.source.name.startswith("mitdb") for v in verdicts]
     result = {
         "combined": figures(combined),
-        "network alone": figures(alone),
-        "trees alone": figures(trees),
+        "network alone, no bias": figures(alone),
+        "trees alone, no bias": figures(trees),
     }
     for label, wanted in (("combined, mitdb", True), ("combined, svdb", False)):
         some = [matrix for matrix, flag in zip(combined, is_mitdb, strict=True) if flag is wanted]
