@@ -297,7 +297,7 @@ async def test_most_urgent_alarm_stands_first_and_technical_hides_none(make_stat
     station = await make_station(alarming=True)
     page = await station.open()
     await expect(page.locator("#bar .bar-first .bar-bed")).to_have_text("Bed 02")
-    await expect(page.locator("#bar .chip-more")).to_have_text("+3 more")
+    await expect(page.locator("#bar .chip-more")).to_have_text("+4 more")
     station.ward.raise_alarm(alarm("Bed 06", "BRADY", 2, value=44.0, limit=50.0))
     tile = page.locator('[data-bed="Bed 06"]')
     await expect(tile.locator(".tile-tech")).to_contain_text("Leads off")

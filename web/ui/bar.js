@@ -6,7 +6,7 @@ import { T } from "./texts.js";
 import { level, waits } from "./ward.js";
 
 /** Further alarms shown beside the first, by the width of the page. */
-const chipsFor = (/** @type {number} */ width) => (width > 1700 ? 4 : width > 1360 ? 3 : width > 1000 ? 2 : width > 760 ? 1 : 0);
+const chipsFor = (/** @type {number} */ width) => (width > 1900 ? 4 : width > 1660 ? 3 : width > 1460 ? 2 : width > 1200 ? 1 : 0);
 
 export class Bar {
   /**
