@@ -24,6 +24,7 @@ import structlog
 from bus.errors import BusError
 from bus.messages import Entry, Inbound, pack, pack_inbound, partition_of
 from bus.streams import Bus
+from bus.tasks import run_all
 from ingest.codecs import MAGIC, MAX_BYTES, decode, encode_frame
 from ingest.connection import Connection, Received, connect_error
 from ingest.frame import DEVICE_ID, FrameError
@@ -115,9 +116,7 @@ class Subscriber:
 
     async def run(self) -> None:
         """Receive and store until cancelled; the broker or the bus may come and go meanwhile."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._store_forever())
-            group.create_task(self._receive_forever())
+        await run_all([asyncio.create_task(self._store_forever()), asyncio.create_task(self._receive_forever())])
 
     async def _receive_forever(self) -> None:
         """Stay connected, with growing, jittered pauses between attempts."""

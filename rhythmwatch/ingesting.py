@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from typing import Any
 
 import structlog
 
 from bus.streams import Bus
-from bus.tasks import end
+from bus.tasks import run_all
 from ingest.subscriber import Subscriber, SubscriberOptions, tick_forever
 from rhythmwatch.addresses import BrokerAddress
 
@@ -44,15 +45,12 @@ async def receive(broker: str, bus_url: str, *, share: bool, stop: asyncio.Event
     )
     async with Bus(bus_url) as bus:
         subscriber = Subscriber(options, bus)
-        tasks = [
+        tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(subscriber.run(), name="subscriber"),
             asyncio.create_task(tick_forever(bus, counts=subscriber.counts), name="ticker"),
         ]
-        stopped = asyncio.create_task(stop.wait(), name="stop")
+        tasks.append(asyncio.create_task(stop.wait(), name="stop"))
         try:
-            done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stopped}:
-                task.result()
+            await run_all(tasks)
         finally:
-            await end((*tasks, stopped))
             log.info("ingest ended", counts=dict(subscriber.counts))
