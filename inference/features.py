@@ -163,9 +163,9 @@ def _block_end(index: int) -> int:
 @kernel
 def _due(s: Any) -> int:
     """When the first waiting beat's row is due, as far as known: a later peak can't make it earlier than `end`."""
-    r = s["r"][0]
-    base = max(s["due"], max(s["decided"][0], _block_end(end_needed(r))))
-    wait = _block_end(r + WAIT)
+    r: int = s["r"][0]
+    base: int = max(s["due"], max(s["decided"][0], _block_end(end_needed(r))))
+    wait: int = _block_end(r + WAIT)
     if s["waiting"] > 1:
         wait = min(wait, s["decided"][1])
     return max(base, wait)

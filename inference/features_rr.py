@@ -133,7 +133,7 @@ def median(values: Any, n: int) -> float:
         values[j] = v
     if n == 0:
         return 0.0
-    return 0.5 * (values[(n - 1) // 2] + values[n // 2])
+    return np.float64(0.5 * (values[(n - 1) // 2] + values[n // 2]))
 
 
 @kernel
@@ -156,7 +156,7 @@ def _quantile(histogram: Any, share: float) -> float:
     for i in range(BINS):
         below += histogram[i]
         if below >= share * total:
-            return (i + 1.0 - (below - share * total) / histogram[i]) * BIN_S
+            return np.float64((i + 1.0 - (below - share * total) / histogram[i]) * BIN_S)
     return BINS * BIN_S
 
 
@@ -318,7 +318,7 @@ def rr_update(s: Any, rr: float, pure: bool) -> None:
     rate = max(0.03, 1.0 / (s["rr_count"] + 1.0))
     s["early_share"] += np.float32(rate * ((1.0 if early else 0.0) - s["early_share"]))
     if slow <= 0.0:
-        slow, gate = rr, rr
+        slow, gate = np.float64(rr), np.float64(rr)
     else:
         u = min(rr, 1.4 * slow)
         slow += (0.15 if u > slow else 0.012) * (u - slow)

@@ -40,7 +40,7 @@ def small_config(tmp_path: Path) -> Path:
     """Shrink the shipped configuration until a run takes seconds."""
     text = CONFIG.read_text("utf-8")
     for name, value in {
-        "folds": "2\nevery = 24",
+        "folds": "2\nevery = 12",
         "epochs": "1",
         "draws": "2560",
         "trees": "5",

@@ -71,6 +71,11 @@ def fit_network(
     -------
     BeatNetwork
         In evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If one of N, S, V has no beat.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -79,6 +84,8 @@ def fit_network(
     scale = np.maximum(data.features.std(axis=0), 1e-3)
     network = BeatNetwork(torch.from_numpy(mean), torch.from_numpy(scale), len(CLASSES), settings["dropout"])
     pools = [np.flatnonzero(group == 0), np.flatnonzero(group == 1), np.flatnonzero(group >= 2)]
+    if not all(pool.size for pool in pools):
+        raise ValueError("training needs beats of N, of S and of V: take more records")
     chances = [w / w.sum() for w in (data.weight[pool].astype(np.float64) for pool in pools)]
     counts = [int(settings["draws"] * share) for share in settings["shares"]]
     bits = torch.from_numpy(((data.allowed[:, None] >> np.arange(len(CLASSES))) & 1).astype(np.float32))
