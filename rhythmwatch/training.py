@@ -7,12 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from inference.training import beats, qrs, rhythm
+from inference.training import beat_random, beats, qrs, rhythm
+from inference.training.baselines import run
 
-KINDS = ("qrs", "beat", "rhythm")
+KINDS = ("qrs", "beat", "rhythm", "baselines")
 
 
-def train_from(config: Path, data: Path, out: Path) -> None:
+def train_from(config: Path, data: Path, out: Path, *, random_split: bool = False) -> None:
     """Train what ``kind`` in a configuration names, and export it.
 
     Parameters
@@ -23,6 +24,8 @@ def train_from(config: Path, data: Path, out: Path) -> None:
         Folder of the databases.
     out : Path
         Folder for the ONNX files and the report.
+    random_split : bool
+        Train the beat network on a random 80 % of mitdb's beats instead and report on the rest; nothing is exported.
 
     Raises
     ------
@@ -39,11 +42,17 @@ def train_from(config: Path, data: Path, out: Path) -> None:
     def progress(text: str) -> None:
         console.print(text, highlight=False)
 
-    if kind == "qrs":
+    if random_split:
+        if kind != "beat":
+            raise ValueError("a random split is made of beats: use it with a configuration of kind beat")
+        beat_random.random_split(config, data, out / "random_split.json", progress)
+    elif kind == "qrs":
         qrs.train(config, data, out / "qrs.onnx", progress)
     elif kind == "beat":
         beats.train(config, data, out / "beat.onnx", progress)
     elif kind == "rhythm":
         rhythm.train(config, data, out, progress)
+    elif kind == "baselines":
+        run.main(["--data", str(data), "--config", str(config), "--out", str(out / "baselines.json")])
     else:
         raise ValueError(f"{config} must name its kind: one of {', '.join(KINDS)}")

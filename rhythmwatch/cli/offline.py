@@ -108,6 +108,14 @@ def train(
     config: Annotated[Path, typer.Option("--config", envvar="RHYTHMWATCH_CONFIG", help="TOML of the model to train.")],
     out: Annotated[Path, typer.Option("--out", envvar="RHYTHMWATCH_OUT", help="Folder for the ONNX file and report.")],
     data: options.Data = None,
+    random_split: Annotated[
+        bool,
+        typer.Option(
+            "--random-split",
+            envvar="RHYTHMWATCH_RANDOM_SPLIT",
+            help="Only report on a random 80/20 split of beats; no model is exported.",
+        ),
+    ] = False,
 ) -> None:
     """Train a model from its configuration and export it with its contract."""
     try:
@@ -120,7 +128,7 @@ def train(
         folder = data_folder(data)
         if folder is None:
             options.fail("no recordings: name a folder with --data, or run `rhythmwatch data fetch mitdb`")
-        train_from(config, folder, out)
+        train_from(config, folder, out, random_split=random_split)
 
 
 def evaluate(
