@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dsp.kernel import kernel
 from dsp.layout import FS
+from inference.rhythm_pattern import PATTERN_FEATURES, pattern_features
 from inference.rhythm_state import HELD, P_POINTS
 
 AF_SPAN: Final = 20 * FS
@@ -49,8 +50,11 @@ AF_FEATURES: Final = (
     "odd_share",
     "intervals",
     "usual",
+    *PATTERN_FEATURES,
 )
-"""Columns of `Rows.af`."""
+"""Columns of `Rows.af`; those of `inference.rhythm_pattern` come last."""
+
+_PATTERNS: Final = len(AF_FEATURES) - len(PATTERN_FEATURES)
 
 _LAGS: Final = 3
 
@@ -101,9 +105,9 @@ def af_features(state: Any, end: int, out: NDArray[np.float32]) -> int:
             n += 1
         else:
             chained = False
-    for k in range(len(out)):
+    for k in range(_PATTERNS):
         out[k] = 0.0
-    out[21] = 0.0
+    pattern_features(state, first, out[_PATTERNS:])
     power = 0.0
     for i in range(P_POINTS):
         power += state.p_mean[i] * state.p_mean[i]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dsp.kernel import kernel
 from dsp.layout import FS
+from inference.rhythm_pattern import NO_P
 from inference.rhythm_state import BEFORE, HELD, P_FIRST, P_POINTS, POINTS, RING, SHAPES
 
 JOIN: Final = 0.90
@@ -182,6 +183,7 @@ def add_beat(state: Any, r: int, strength: float, now: int, learn: bool) -> None
         state.last_shape[i] = shape[i]
 
     # The P zone, only where the last T wave has passed.
+    fit = NO_P
     recent = 0.0
     if state.beats > 0 and odd == 0 and r - state.r[previous] > 0.45 * FS and half - P_FIRST >= oldest:
         mean = 0.0
@@ -205,6 +207,7 @@ def add_beat(state: Any, r: int, strength: float, now: int, learn: bool) -> None
         state.p_power += gain * (power - state.p_power)
         if own * power > 0.0:
             recent = both / math.sqrt(own * power)
+        fit = recent
         state.p_recent += gain * (recent - state.p_recent)
         state.p_beats += 1
 
@@ -215,6 +218,7 @@ def add_beat(state: Any, r: int, strength: float, now: int, learn: bool) -> None
     state.amplitude[at] = amplitude
     state.strength[at] = strength
     state.odd[at] = odd
+    state.p_fit[at] = fit
     state.beats += 1
 
 

@@ -30,13 +30,16 @@ SHOCK_ON: Final = 0.40
 SHOCK_OFF: Final = 0.25
 """Mean of two at which it goes off."""
 
-AF_ON: Final = 0.40
+AF_ON: Final = 0.60
 """Mean of three AF scores from which a verdict comes on."""
 
-AF_OFF: Final = 0.30
+AF_OFF: Final = 0.40
 """Mean of three at which it goes off."""
 
 AF_KEPT: Final = 3
+
+AF_STALE: Final = 15
+"""Seconds without an AF score after which the last ones say nothing any more."""
 
 ASYS_SHARE: Final = 0.02
 """Share of samples beyond `inference.rhythm_window.SMALL` under which the wave is flat (1-99 percentile < 0.2 mV)."""
@@ -108,6 +111,13 @@ def decide_kernel(
                     total += state.af_scores[k]
                 state.af_mean = total / kept
                 state.af_on = state.af_mean > (AF_OFF if state.af_on == 1 else AF_ON)
+                state.af_missed = 0
+            else:
+                state.af_missed += 1
+                if state.af_missed >= AF_STALE:
+                    state.af_known = 0
+                    state.af_mean = 0.0
+                    state.af_on = 0
             shock_mean[i] = mean
             af_mean[i] = state.af_mean
             asystole = shock_due[i] and beats[i] == 0 and quiet[i] < ASYS_SHARE

@@ -117,6 +117,7 @@ STATE: Final = np.dtype(
         ("amplitude", "f4", (HELD,)),  # ln mV
         ("strength", "f4", (HELD,)),
         ("odd", "u1", (HELD,)),  # V-like: not for RR statistics
+        ("p_fit", "f4", (HELD,)),  # correlation of the P zone with the patient's
         ("last_shape", "f4", (POINTS,)),
         ("shapes", "f4", (SHAPES, POINTS)),
         ("counts", "f4", (SHAPES,)),
@@ -138,6 +139,7 @@ STATE: Final = np.dtype(
         ("af_known", "i8"),
         ("af_mean", "f4"),
         ("af_on", "u1"),
+        ("af_missed", "i8"),  # seconds since the last AF score
     ],
     align=True,
 )

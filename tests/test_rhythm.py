@@ -261,6 +261,24 @@ def test_ventricular_beats_are_left_out_of_rr() -> None:
     assert rows.af[26, AF["rr_step"]] < 0.02
 
 
+def test_patterns_part_ectopy_from_fibrillation() -> None:
+    """Coupled early beats with a pause keep a basic interval and can be foretold; fibrillation can't."""
+    rng = np.random.default_rng(3)
+    ectopic = np.full(30, 0.8)
+    for at in (3, 6, 11, 14, 19, 24):
+        ectopic[at : at + 2] = 0.5, 1.1
+    found = {}
+    for name, rr in (("ectopy", ectopic), ("fibrillation", rng.uniform(0.4, 1.2, 40))):
+        r = beats_every(rr)
+        found[name] = analyse(wave_of(r, 24), r).af[23]
+    ectopy, fibrillation = found["ectopy"], found["fibrillation"]
+    assert ectopy[AF["modal_share"]] > 0.4 > fibrillation[AF["modal_share"]]
+    assert ectopy[AF["compensation"]] < 0.02
+    assert ectopy[AF["early_then_late"]] == 1.0
+    assert ectopy[AF["coupling_spread"]] < 0.02 < fibrillation[AF["coupling_spread"]]
+    assert ectopy[AF["foretold_1"]] < 0.02 < fibrillation[AF["foretold_1"]]
+
+
 def test_no_p_wave_no_coherence() -> None:
     """The P zone of a heart with P waves is coherent, noise in its place is not."""
     rng = np.random.default_rng(2)
@@ -364,12 +382,23 @@ def test_noise_is_said_but_gates_no_shockable_verdict() -> None:
 
 
 def test_af_is_a_mean_of_three_with_hysteresis() -> None:
-    """AF comes on with the mean of three scores, holds between, and goes off below 0.3."""
+    """AF comes on with the mean of three scores above 0.6, holds between, and goes off below 0.4."""
     af = np.zeros(21)
-    af[2::3] = [0.2, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1]
+    af[2::3] = [0.2, 0.9, 0.9, 0.3, 0.3, 0.1, 0.1]
     verdicts = decided(rows_like(21), [0.0] * 21, af)
-    assert names_of(verdicts) == ["N"] * 5 + ["AFIB"] * 9 + ["AFIB"] * 3 + ["N"] * 4
+    assert names_of(verdicts) == ["N"] * 8 + ["AFIB"] * 9 + ["N"] * 4
     assert verdicts.decided.tolist() == verdicts.end.tolist()
+
+
+def test_af_without_new_scores_goes_stale() -> None:
+    """Fifteen seconds without a score end AF: what beats can't show any more is not claimed."""
+    af = np.zeros(30)
+    due = np.zeros(30, np.bool_)
+    due[2:9:3] = True
+    af[due] = 0.9
+    verdicts = decided(rows_like(30, af_due=due), [0.0] * 30, af)
+    assert names_of(verdicts) == ["N"] * 2 + ["AFIB"] * 21 + ["N"] * 7
+    assert verdicts.af[-1] == 0.0
 
 
 def test_record_verdict_is_the_majority_since_the_first_score() -> None:

@@ -69,7 +69,7 @@ def shock_table(examples: Sequence[Example], weight: dict[str, float], thin: dic
     Parameters
     ----------
     examples : sequence of Example
-        Those of the challenge, and copies without a weight, are left out.
+        Those of the challenge and of svdb, and copies without a weight, are left out.
     weight : dict
         See the configuration.
     thin : dict
@@ -81,7 +81,7 @@ def shock_table(examples: Sequence[Example], weight: dict[str, float], thin: dic
     """
     parts = []
     for example in examples:
-        if example.database == "cinc2017" or example.copy not in weight:
+        if example.database in ("cinc2017", "svdb") or example.copy not in weight:
             continue
         count = np.arange(len(example.label))
         shockable = np.isin(example.label, (VT, VF))
@@ -115,7 +115,7 @@ def af_labels(example: Example) -> NDArray[np.int8]:
 
 
 def af_table(examples: Sequence[Example], weight: dict[str, float]) -> Table:
-    """Rows, labels and weights of the AF model, from mitdb and the challenge.
+    """Rows, labels and weights of the AF model, from mitdb, the challenge, and svdb (ectopy without AF).
 
     Parameters
     ----------
@@ -129,11 +129,11 @@ def af_table(examples: Sequence[Example], weight: dict[str, float]) -> Table:
     """
     parts = []
     for example in examples:
-        if example.database not in ("mitdb", "cinc2017") or example.copy == "noisy":
+        if example.database not in ("mitdb", "cinc2017", "svdb") or example.copy == "noisy":
             continue
         label = af_labels(example)
         due = example.rows.af_due & (label != DOUBT)
-        factor = weight["challenge"] if example.database == "cinc2017" else weight[example.copy]
+        factor = weight[example.copy] if example.database == "mitdb" else weight[example.database]
         weights = np.full(len(due), max(due.sum(), 1) ** weight["power"] * factor)
         parts.append((example.rows.af[due], label[due] == AF, weights[due]))
     return _balanced(parts)
@@ -194,7 +194,7 @@ def folds(examples: Sequence[Example], count: int, seed: int) -> dict[str, int]:
     """Deal patients out to folds, each database by itself; electrode motion is held out of none."""
     rng = np.random.default_rng(seed)
     dealt: dict[str, int] = {}
-    for database in ("vfdb", "mitdb", "cinc2017"):
+    for database in ("vfdb", "mitdb", "svdb", "cinc2017"):
         keys = sorted({example.key for example in examples if example.database == database})
         dealt |= {keys[k]: number % count for number, k in enumerate(rng.permutation(len(keys)))}
     return dealt
@@ -227,10 +227,13 @@ def cross_validate(
         shaken += [judge_boosted(e, boosters) for e in moving if fold.get(e.key, 0) == number]
         say(f"fold {number + 1} of {config['folds']} done")
     return {
-        "shock": shock_figures([j for j in judged if j.example.database != "cinc2017" and j.example.copy == "clean"]),
+        "shock": shock_figures(
+            [j for j in judged if j.example.database in ("mitdb", "vfdb") and j.example.copy == "clean"]
+        ),
         "shock_noisy": shock_figures([j for j in judged if j.example.copy == "noisy"]),
         "motion": {j.example.name: shock_figures([j]) for j in shaken},
         "af": af_figures([j for j in judged if j.example.database == "mitdb" and j.example.copy == "clean"]),
+        "af_svdb": af_figures([j for j in judged if j.example.database == "svdb"]),
         "challenge": challenge_figures([j for j in judged if j.example.database == "cinc2017"]),
         "asystole": asystole_figures([j for j in judged if j.example.database == "mitdb"]),
     }
@@ -301,7 +304,7 @@ def train(config_path: Path, data_dir: Path, out_dir: Path, progress: Progress) 
     config_path : Path
         TOML, see ``configs/rhythm.toml``.
     data_dir : Path
-        Folder with ``vfdb``, ``mitdb``, ``nstdb`` and ``cinc2017.tar``.
+        Folder with ``vfdb``, ``mitdb``, ``svdb``, ``nstdb`` and ``cinc2017.tar``.
     out_dir : Path
         Gets ``rhythm.onnx``, ``af.onnx`` and ``rhythm.json``.
     progress : callable

@@ -40,6 +40,9 @@ AGREE: Final = 3
 MOTION_TEST: Final = ((300, 420), (540, 660), (780, 900))
 """Stretches (s) of the noise stress records whose electrode motion tests."""
 
+SVDB_AF: Final = ("804", "867")
+"""Records of svdb that look like atrial fibrillation and flutter; svdb has no rhythm labels, so these teach nothing."""
+
 Progress = Callable[[str], None]
 
 
@@ -246,7 +249,7 @@ def challenge(data_dir: Path, weights: QrsWeights, *, test: bool) -> Iterator[Ex
 
 
 def training_examples(data_dir: Path, weights: QrsWeights, settings: dict[str, float], say: Progress) -> list[Example]:
-    """All that trains: vfdb without its test records, DS1, electrode motion alone, the challenge's training part.
+    """All that trains: vfdb and the challenge without test records, DS1, svdb (AF only), electrode motion.
 
     Parameters
     ----------
@@ -267,6 +270,9 @@ def training_examples(data_dir: Path, weights: QrsWeights, settings: dict[str, f
     for database, wanted in (("vfdb", malignant), ("mitdb", list(splits.DS1))):
         found += recordings(data_dir, database, wanted, weights, copies, settings)
         say(f"{database}: {len(wanted)} records run")
+    ectopic = [name for name in names(data_dir, "svdb") if name not in SVDB_AF]
+    found += recordings(data_dir, "svdb", ectopic, weights, 0, settings)
+    say(f"svdb: {len(ectopic)} records run")
     waves, rate = motion(data_dir, MOTION_TRAIN)
     for lead, mv in enumerate(waves):
         rows = through(np.tile(mv, 2), rate, weights)
