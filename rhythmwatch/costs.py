@@ -78,4 +78,4 @@ def measure_stages(data: Path | None, patients: int, seconds: float) -> dict[str
         name: value * 1e6 / (patients * round(seconds)) for name, value in {**pipeline.stages.spent, **rest}.items()
     }
     figures["total"] = sum(figures.values())
-    return figures
+    return {name: round(value, 1) for name, value in figures.items()}

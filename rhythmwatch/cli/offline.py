@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -192,14 +193,7 @@ def bench_latency(
     """Time from the publish of the frame that completes the evidence to the alarm on a websocket."""
     from rhythmwatch.latency import measure
 
-    figures = measure(data, patients, seconds)
-    if as_json:
-        sys.stdout.write(json.dumps(figures) + "\n")
-    else:
-        table = Table("figure", "value")
-        for name, value in figures.items():
-            table.add_row(name, str(value))
-        options.console.print(table)
+    _show(measure(data, patients, seconds), "figure", "value", as_json=as_json)
 
 
 @bench.command("stages")
@@ -216,11 +210,15 @@ def bench_stages(
     """Cost of each stage, microseconds of one core a patient-second."""
     from rhythmwatch.costs import measure_stages
 
-    figures = measure_stages(data, patients, seconds)
+    _show(measure_stages(data, patients, seconds), "stage", "us a patient-second", as_json=as_json)
+
+
+def _show(figures: Mapping[str, float], *columns: str, as_json: bool) -> None:
+    """Print figures for a machine or for a person."""
     if as_json:
         sys.stdout.write(json.dumps(figures) + "\n")
-    else:
-        table = Table("stage", "us a patient-second")
-        for name, value in figures.items():
-            table.add_row(name, f"{value:.1f}")
-        options.console.print(table)
+        return
+    table = Table(*columns)
+    for name, value in figures.items():
+        table.add_row(name, f"{value:g}")
+    options.console.print(table)
