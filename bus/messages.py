@@ -73,6 +73,8 @@ class BeatEvent(msgspec.Struct, frozen=True, tag="beat"):
     second_p: float
     rr_ms: int
     """To the beat before; 0 when unknown."""
+    map: bytes = b""
+    """What in the spectral image made the verdict (19 bytes, `inference.explain.pack`); empty for normal beats."""
 
 
 class RhythmEvent(msgspec.Struct, frozen=True, tag="rhythm"):

@@ -18,6 +18,7 @@ from dsp.kernel import kernel
 from dsp.layout import FS
 from inference import features_image
 from inference.contract import Contract, check
+from inference.explain import Explainer, maps, pack
 from inference.features import NAMES, Rows
 from inference.runtime import Model
 
@@ -49,9 +50,12 @@ class BeatModel:
     ----------
     model : Model
         The ONNX graph: logits of the network and scores of the boosted trees.
+    explainer : Explainer
+        The same graph with its inner tensors as outputs.
     """
 
     model: Model
+    explainer: Explainer
 
     @property
     def contract(self) -> Contract:
@@ -76,9 +80,10 @@ class BeatModel:
         inference.contract.ContractError
             The file is missing, damaged, or made for other rows.
         """
-        model = Model((folder or shipped()) / FILE)
+        path = (folder or shipped()) / FILE
+        model = Model(path)
         check(model.contract, model="beat", rate=FS, classes=CLASSES, features=NAMES, image=features_image.CONTRACT)
-        return cls(model)
+        return cls(model, Explainer.load(path))
 
     def classify(self, rows: Rows) -> NDArray[np.float32]:
         """Classify beats.
@@ -95,6 +100,36 @@ class BeatModel:
         """
         logits, trees = self.model.run(rows.features, rows.images.transpose(0, 1, 3, 2))
         return probabilities(mix(logits, trees), self.contract.temperature)
+
+    def explain(self, rows: Rows, *, normal: bool = False) -> tuple[NDArray[np.float32], list[bytes]]:
+        """Classify beats and say in the same run which parts of their images made the verdict.
+
+        Parameters
+        ----------
+        rows : Rows
+            Of any number of patients.
+        normal : bool
+            Make the maps of normal beats too.
+
+        Returns
+        -------
+        probabilities : ndarray of float32, shape (m, 8)
+            The same bits as from `classify`.
+        maps : list of bytes
+            A map each (`inference.explain.pack`) of the likeliest class over the second; empty for a beat without.
+        """
+        images = rows.images.transpose(0, 1, 3, 2)
+        logits, trees, activation, joined, hidden = self.explainer.model.run(rows.features, images)
+        p = probabilities(mix(logits, trees), self.contract.temperature)
+        order = np.argsort(-p, axis=1, kind="stable")[:, :2]
+        chosen = np.arange(len(p)) if normal else np.flatnonzero(order[:, 0] != 0)
+        packed = [b""] * len(p)
+        if chosen.size:
+            inner = (activation[chosen], joined[chosen], hidden[chosen])
+            made = pack(*maps(*inner, self.explainer.weights, order[chosen, 0], order[chosen, 1]))
+            for at, item in zip(chosen.tolist(), made, strict=True):
+                packed[at] = item
+        return p, packed
 
 
 @kernel

@@ -6,10 +6,12 @@ that the next worker needs. A session may be shared by threads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -29,6 +31,8 @@ class Model:
     ----------
     path : Path
         The ``.onnx`` file.
+    inner : sequence of str
+        Inner float tensors that are given as further outputs, behind those of the file.
 
     Attributes
     ----------
@@ -49,7 +53,7 @@ class Model:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, inner: Sequence[str] = ()) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -60,7 +64,9 @@ class Model:
         if not path.is_file():
             raise ContractError(f"no model at {path}; install the package again or train one")
         try:
-            self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session: Any = ort.InferenceSession(
+                _with_outputs(path, inner) if inner else str(path), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # the engine's errors share no public base class
             raise ContractError(f"{path} is no ONNX model this engine can run: {str(error).splitlines()[0]}") from error
         text = self._session.get_modelmeta().custom_metadata_map.get(KEY)
@@ -102,3 +108,10 @@ class Model:
         feeds = {name: np.ascontiguousarray(c) for name, c in zip(self.inputs, columns, strict=True)}
         results = self._session.run(None, feeds)
         return [np.asarray(result)[:rows] for result in results]
+
+
+def _with_outputs(path: Path, names: Sequence[str]) -> bytes:
+    model: Any = onnx.load(str(path))
+    for name in names:
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    return bytes(model.SerializeToString())

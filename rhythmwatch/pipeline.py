@@ -352,6 +352,7 @@ class Pipeline:
             event = BeatEvent(
                 patient.id, patient.device, patient.epoch, round(beat.r * patient.rate / FS), patient.ms(beat.r),
                 code, round(beat.p, 4), second, round(beat.second_p, 4), rr_ms,
+                beat.map,
             )  # fmt: skip
             out.events.append((patient.id, event))
         evidence.append(Horizon(stretch.end - DELAY, stretch.end))

@@ -62,6 +62,7 @@ class ClassifiedBeat:
     second_p: float
     rr_ms: float
     shape: int
+    map: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ class Stages:
     capacity : int
         Rows to begin with; the stores double when they are full.
     views : bool
-        Whether stretches carry what the wall gets.
+        Whether stretches carry what the wall gets: waveform, spectrogram, and the maps of beats that are not normal.
     clock : callable, optional
         Seconds; with it `spent` sums up what each stage took.
     """
@@ -226,14 +227,18 @@ class Stages:
         self._lap("spectrogram")
         rows = features.step(self._stores["features"], slots, self._stores["spectrogram"], signal, peaks)
         self._lap("beat features")
-        probabilities = self.models.beats.classify(rows)
+        maps = [b""] * len(rows.r)
+        if self._views:
+            probabilities, maps = self.models.beats.explain(rows)
+        else:
+            probabilities = self.models.beats.classify(rows)
         self._lap("beat network")
         windows = rhythm.step(self._stores["rhythm"], slots, signal, peaks)
         self._lap("rhythm features")
         scores = self.models.rhythm.classify(windows)
         self._lap("rhythm network")
         verdicts = rhythm.decide(self._stores["rhythm"], slots, windows, scores)
-        stretches = self._stretches(signal, leads, columns, rows, probabilities, verdicts)
+        stretches = self._stretches(signal, leads, columns, rows, probabilities, maps, verdicts)
         self._lap("results")
         return stretches
 
@@ -251,9 +256,10 @@ class Stages:
         columns: spectrogram.Columns,
         rows: features.Rows,
         probabilities: NDArray[np.float32],
+        maps: list[bytes],
         verdicts: rhythm.Verdicts,
     ) -> list[Stretch]:
-        beats_of = _beats(rows, probabilities)
+        beats_of = _beats(rows, probabilities, maps)
         rhythms_of = [
             RhythmVerdict(end, rhythm.CODES[code], p)
             for end, code, p in zip(
@@ -322,10 +328,10 @@ def pairs(offsets: NDArray[np.int64]) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _beats(rows: features.Rows, probabilities: NDArray[np.float32]) -> tuple[ClassifiedBeat, ...]:
+def _beats(rows: features.Rows, probabilities: NDArray[np.float32], maps: list[bytes]) -> tuple[ClassifiedBeat, ...]:
     if not len(rows.r):
         return ()
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
     p = np.take_along_axis(probabilities, order, axis=1)
     columns = (rows.r, rows.decided, order[:, 0], p[:, 0], order[:, 1], p[:, 1], rows.rr_ms, rows.cluster)
-    return tuple(map(ClassifiedBeat, *(column.tolist() for column in columns)))
+    return tuple(map(ClassifiedBeat, *(column.tolist() for column in columns), maps))

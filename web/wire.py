@@ -96,6 +96,8 @@ class Beat(msgspec.Struct, frozen=True, array_like=True, tag="beat"):
     second: str
     second_p: float
     rr_ms: int
+    map: bytes
+    """Where in the spectral image the verdict came from; see `bus.messages.BeatEvent`."""
 
 
 class Rhythm(msgspec.Struct, frozen=True, array_like=True, tag="rhythm"):
@@ -212,6 +214,7 @@ def beat(event: BeatEvent) -> bytes:
             event.second,
             event.second_p,
             event.rr_ms,
+            event.map,
         )
     )
 

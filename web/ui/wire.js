@@ -10,7 +10,7 @@ export const FIELDS = {
   synced: ["server_ms"],
   wave: ["patient", "epoch", "index", "ms", "rate", "lead", "hr", "hr_ms", "rhythm", "pvc_min", "quality", "samples"],
   cols: ["patient", "epoch", "column0", "hop", "bins", "top_hz", "data"],
-  beat: ["patient", "epoch", "sample", "ms", "code", "p", "second", "second_p", "rr_ms"],
+  beat: ["patient", "epoch", "sample", "ms", "code", "p", "second", "second_p", "rr_ms", "map"],
   rhythm: ["patient", "ms", "code", "p"],
   status: ["patient", "device", "ms", "lead", "leads", "quality", "note"],
   alarm: ["id", "patient", "kind", "priority", "presence", "revision", "onset_ms", "raised_ms", "changed_ms", "cleared_ms",
