@@ -118,7 +118,7 @@ def foretold(rr: NDArray[np.float64], n: int, depth: int, errors: NDArray[np.flo
                 closest = away
                 value = rr[j]
         errors[i - depth] = abs(rr[i] - value)
-    return np.sort(errors[: n - depth])[(n - depth) // 2]
+    return float(np.sort(errors[: n - depth])[(n - depth) // 2])
 
 
 @kernel

@@ -11,6 +11,7 @@ from alerts.limits import KINDS
 from alerts.model import Condition
 from bus.messages import BeatEvent, Entry, Inbound, RhythmEvent
 from dsp.layout import FS
+from inference.recording import RecordingVerdict
 from ingest.codecs import encode_frame
 from ingest.recordings import Recording, RecordingError, find_record, read_record
 from ingest.replay import frames_of
@@ -43,6 +44,8 @@ class Analysis:
         Changes of the verdict, in order; each at the end of its evidence.
     alarms : tuple of AlarmLine
         In the order in which they were raised.
+    whole : RecordingVerdict or None
+        On the recording as a whole, where it is short (`rhythmwatch.listening.analyze_whole`).
     """
 
     name: str
@@ -52,6 +55,7 @@ class Analysis:
     beats: tuple[BeatEvent, ...]
     rhythms: tuple[RhythmEvent, ...]
     alarms: tuple[AlarmLine, ...]
+    whole: RecordingVerdict | None = None
 
     @property
     def marks(self) -> list[tuple[int, str]]:
@@ -152,6 +156,7 @@ def analyze_records(
     *,
     annotator: str = "rw",
     lead: str | None = None,
+    examine: Callable[[Recording, Models], Analysis] = analyze_recording,
     done: Callable[[str, Analysis | None, str], None] = lambda name, analysis, error: None,
 ) -> int:
     """Analyse records and write ``OUT/RECORD.<annotator>`` and ``OUT/RECORD.alarms.jsonl``.
@@ -168,6 +173,8 @@ def analyze_records(
         Suffix of the annotation files, letters and digits.
     lead : str, optional
         Lead to analyse; without it MLII, else the first channel.
+    examine : callable
+        Analyses one recording.
     done : callable
         Called for each record with its name, result or None, and error or "".
 
@@ -181,7 +188,7 @@ def analyze_records(
     for name in records:
         try:
             recording = pick_leads(read_record(find_record(name, database)), lead)
-            analysis = analyze_recording(recording, models)
+            analysis = examine(recording, models)
             write_annotations(
                 out / f"{recording.name}.{annotator}",
                 analysis.rate,

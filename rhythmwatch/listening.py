@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dsp.layout import FS
 from inference import features, rhythm
 from inference.beats import BeatModel
+from inference.recording import RecordingVerdict, recording_features
 from inference.rhythm import RhythmModel
 from inference.training.records import CLASSES
 from ingest.recordings import Recording
@@ -18,6 +19,9 @@ from rhythmwatch.analyze import Analysis, analyze_recording
 from rhythmwatch.models import Models
 
 _SHARED: Final = ("offsets",)
+
+SHORT_S: Final = 120.0
+"""Recordings up to this length get one verdict on the whole; its model has learnt from 9 to 61 s."""
 
 
 class _Ear:
@@ -48,11 +52,14 @@ class Heard:
         Of all classes, one row a beat.
     verdicts : Verdicts
         Of the rhythm stage, one a second.
+    whole : RecordingVerdict
+        On the recording as a whole.
     """
 
     analysis: Analysis
     probabilities: NDArray[np.float32]
     verdicts: rhythm.Verdicts
+    whole: RecordingVerdict
 
 
 def listen(recording: Recording, models: Models) -> Heard:
@@ -78,7 +85,27 @@ def listen(recording: Recording, models: Models) -> Heard:
     # The pipeline only calls `classify`: an ear passes for the model that it wraps.
     heard = replace(models, beats=cast(BeatModel, beats), rhythm=cast(RhythmModel, rhythms))
     analysis = analyze_recording(recording, heard)
-    return Heard(analysis, _probabilities(analysis, beats.heard), _verdicts(rhythms.heard))
+    probabilities = _probabilities(analysis, beats.heard)
+    rows, scores = _joined(rhythms.heard)
+    r = np.rint(np.array([beat.sample for beat in analysis.beats]) * FS / analysis.rate).astype(np.int64)
+    summary = recording_features(r, probabilities, rows, scores, analysis.length / analysis.rate)
+    return Heard(analysis, probabilities, _verdicts(rows, scores), models.recording.classify(summary))
+
+
+def analyze_whole(recording: Recording, models: Models) -> Analysis:
+    """Analyse a recording; one of up to `SHORT_S` seconds gets a verdict on the whole, too.
+
+    Parameters
+    ----------
+    recording : Recording
+        Leads in order of preference.
+    models : Models
+        The networks.
+    """
+    if len(recording.samples) > SHORT_S * recording.rate:
+        return analyze_recording(recording, models)
+    heard = listen(recording, models)
+    return replace(heard.analysis, whole=heard.whole)
 
 
 def _probabilities(analysis: Analysis, heard: list[tuple[features.Rows, NDArray[np.float32]]]) -> NDArray[np.float32]:
@@ -92,8 +119,7 @@ def _probabilities(analysis: Analysis, heard: list[tuple[features.Rows, NDArray[
     return np.asarray(kept, np.float32)
 
 
-def _verdicts(heard: list[tuple[rhythm.Rows, rhythm.Scores]]) -> rhythm.Verdicts:
-    """Decide the rows of a whole recording at once; a second's verdict does not depend on how the stream was cut."""
+def _joined(heard: list[tuple[rhythm.Rows, rhythm.Scores]]) -> tuple[rhythm.Rows, rhythm.Scores]:
     rows = rhythm.Rows(
         offsets=np.array([0, sum(len(part.end) for part, _ in heard)], np.int64),
         **{
@@ -103,6 +129,11 @@ def _verdicts(heard: list[tuple[rhythm.Rows, rhythm.Scores]]) -> rhythm.Verdicts
         },
     )
     scores = rhythm.Scores(*(np.concatenate([getattr(s, f.name) for _, s in heard]) for f in fields(rhythm.Scores)))
+    return rows, scores
+
+
+def _verdicts(rows: rhythm.Rows, scores: rhythm.Scores) -> rhythm.Verdicts:
+    """Decide the rows of a whole recording at once; a second's verdict does not depend on how the stream was cut."""
     states, slot = rhythm.new_states(1), np.zeros(1, np.int64)
     rhythm.reset(states, slot, np.zeros(1, np.int64))
     return rhythm.decide(states, slot, rows, scores)

@@ -11,6 +11,7 @@ from dsp.qrs import QrsWeights
 from inference import qrs_model
 from inference.beats import BeatModel
 from inference.contract import ContractError
+from inference.recording import RecordingModel
 from inference.rhythm import RhythmModel
 
 
@@ -31,6 +32,7 @@ class Models:
     qrs: QrsWeights
     beats: BeatModel
     rhythm: RhythmModel
+    recording: RecordingModel
     version: str
 
 
@@ -52,9 +54,10 @@ def load_models(folder: Path | None = None) -> Models:
         qrs = qrs_model.load(place / "qrs.onnx")
         beats = BeatModel.load(place)
         rhythm = RhythmModel.load(place)
+        recording = RecordingModel.load(place)
     except (ContractError, FileNotFoundError, OSError) as error:
         raise ModelError(f"models in {place} can't be used: {error}") from error
     digest = hashlib.sha256()
     for path in sorted(place.glob("*.onnx")):
         digest.update(path.name.encode() + path.read_bytes())
-    return Models(qrs, beats, rhythm, digest.hexdigest()[:16])
+    return Models(qrs, beats, rhythm, recording, digest.hexdigest()[:16])

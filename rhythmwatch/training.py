@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from inference.training import beat_random, beats, qrs, rhythm
+from inference.training import beat_random, beats, qrs, recording, rhythm
 from inference.training.baselines import run
 
-KINDS = ("qrs", "beat", "rhythm", "baselines")
+KINDS = ("qrs", "beat", "rhythm", "recording", "baselines")
 
 
 def train_from(config: Path, data: Path, out: Path, *, random_split: bool = False) -> None:
@@ -52,6 +52,8 @@ def train_from(config: Path, data: Path, out: Path, *, random_split: bool = Fals
         beats.train(config, data, out / "beat.onnx", progress)
     elif kind == "rhythm":
         rhythm.train(config, data, out, progress)
+    elif kind == "recording":
+        recording.train(config, data, out, progress)
     elif kind == "baselines":
         run.main(["--data", str(data), "--config", str(config), "--out", str(out / "baselines.json")])
     else:

@@ -96,8 +96,8 @@ def scored(name: str, wanted: list[int], found: list[int]) -> Scored:
     )  # fmt: skip
 
 
-def judged(label: str, share: float, ectopic: float = 0.0, rate: float = 70.0) -> Judged:
-    return Judged("A", label, share, share > 0.5, ectopic, 0.0, rate, 0.0, 0.01)
+def judged(label: str, share: float, said: str = "N") -> Judged:
+    return Judged("A", label, share, share > 0.5, said, 0.01)
 
 
 def test_auc_is_the_share_of_pairs_in_order() -> None:
@@ -222,12 +222,17 @@ def test_spans_cover_the_true_seconds(said: list[bool]) -> None:
 
 
 def test_challenge_labels_and_f1() -> None:
-    """AF over half of the time is A, ectopy or an odd rate O, the rest N; noise costs precision."""
-    items = [judged("A", 0.9), judged("A", 0.2), judged("N", 0.1), judged("O", 0.0, ectopic=9), judged("~", 0.8)]
+    """Labels go by the verdict on the whole, AF by its seconds as well; noise costs precision."""
+    items = [
+        judged("A", 0.9, "A"), judged("A", 0.2), judged("N", 0.1), judged("O", 0.0, "O"), judged("~", 0.8, "A"),
+        judged("O", 0.0, "~"),
+    ]  # fmt: skip
     result = challenge_figures(items)
-    assert [item.said for item in items] == ["A", "N", "N", "O", "A"]
     assert result["f1"]["A"] == pytest.approx(0.5)
-    assert result["table"]["~"] == [0, 1, 0]
+    assert result["f1"]["O"] == pytest.approx(2 / 3, abs=1e-4)
+    assert result["table"]["~"] == [0, 1, 0, 0]
+    assert result["table"]["O"] == [0, 0, 1, 1]
+    assert result["f1_af_half"] == pytest.approx(0.5)
 
 
 def test_targets_say_what_is_reached() -> None:

@@ -327,7 +327,12 @@ def train(config_path: Path, data_dir: Path, out_dir: Path, progress: Progress) 
     figures = cross_validate(examples, motion_examples(data_dir, weights), config, progress)
     boosters = fit_both(examples, config)
     digest = write(out_dir, boosters, examples, config["version"])
-    report = {"config": config, "training": digest, "cross_validation": figures}
+    report = {
+        "config": config,
+        "training": digest,
+        "training_records": sorted({example.key for example in examples}),
+        "cross_validation": figures,
+    }
     (out_dir / "rhythm.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", "utf-8")
     progress("models and report written")
     return report

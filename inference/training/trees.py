@@ -24,22 +24,23 @@ BINS: Final = 127
 
 def fit(
     features: NDArray[np.float32],
-    labels: NDArray[np.bool_],
+    labels: NDArray[np.bool_] | NDArray[np.int64],
     weights: NDArray[np.float64],
     settings: dict[str, Any],
     seed: int,
 ) -> lgb.Booster:
-    """Fit a binary classifier.
+    """Fit a classifier, binary or of several classes.
 
     Parameters
     ----------
     features : ndarray of float32, shape (m, k)
-    labels : ndarray of bool, shape (m,)
+    labels : ndarray of bool or int64, shape (m,)
+        Numbers of classes where there are several.
     weights : ndarray of float64, shape (m,)
         Of rows; scaled here to a mean of 1.
     settings : dict
         ``trees``, ``leaves``, ``rate``, ``feature_fraction``, ``least`` (rows in a leaf), ``l2``, and optionally
-        ``threads``.
+        ``threads`` and ``classes`` (their number; binary without it).
     seed : int
 
     Returns
@@ -62,6 +63,8 @@ def fit(
         "force_row_wise": True,
         "verbose": -1,
     }
+    if settings.get("classes", 0):
+        parameters |= {"objective": "multiclass", "num_class": settings["classes"]}
     data = lgb.Dataset(features, labels, weight=weights / weights.mean(), params={"max_bin": BINS, "verbose": -1})
     return lgb.train(parameters, data, settings["trees"])
 
@@ -86,20 +89,21 @@ def predict(boosters: Sequence[lgb.Booster], features: NDArray[np.float32]) -> N
 
 
 def save(path: Path, boosters: Sequence[lgb.Booster], contract: Contract) -> None:
-    """Write boosters as one ONNX graph from ``features`` (rows, k) to ``probability`` (rows, 1), as `predict` says it.
+    """Write boosters as one ONNX graph from ``features`` (rows, k) to ``probability`` (rows, classes; 1 where binary).
 
     Parameters
     ----------
     path : Path
         File to write.
     boosters : sequence of lightgbm.Booster
-        Binary classifiers.
+        Of the same classes; their logits are averaged.
     contract : Contract
         Goes into the metadata.
     """
     columns: dict[str, list[Any]] = {name: [] for name in ("tree", "node", "feature", "value", "mode", "true", "false")}
     leaves: dict[str, list[Any]] = {name: [] for name in ("tree", "node", "weight")}
     trees = [info for booster in boosters for info in booster.dump_model()["tree_info"]]
+    targets = boosters[0].num_model_per_iteration()
     for tree, info in enumerate(trees):
         for number, node, below in _numbered(info["tree_structure"]):
             columns["tree"].append(tree)
@@ -119,7 +123,7 @@ def save(path: Path, boosters: Sequence[lgb.Booster], contract: Contract) -> Non
         ["features"],
         ["logit"],
         domain="ai.onnx.ml",
-        n_targets=1,
+        n_targets=targets,
         post_transform="NONE",
         nodes_treeids=columns["tree"],
         nodes_nodeids=columns["node"],
@@ -130,14 +134,14 @@ def save(path: Path, boosters: Sequence[lgb.Booster], contract: Contract) -> Non
         nodes_falsenodeids=columns["false"],
         target_treeids=leaves["tree"],
         target_nodeids=leaves["node"],
-        target_ids=[0] * len(leaves["tree"]),
+        target_ids=[tree % targets for tree in leaves["tree"]],
         target_weights=leaves["weight"],
     )
     graph = helper.make_graph(
-        [ensemble, helper.make_node("Sigmoid", ["logit"], ["probability"])],
+        [ensemble, helper.make_node("Sigmoid" if targets == 1 else "Softmax", ["logit"], ["probability"])],
         contract.model,
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", len(contract.features)])],
-        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["rows", 1])],
+        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["rows", targets])],
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)

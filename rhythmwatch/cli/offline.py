@@ -60,7 +60,9 @@ def analyze(
     as_json: options.AsJson = False,
 ) -> None:
     """Run records through the live pipeline and write beats, rhythms and alarms beside each other."""
+    from inference.recording import LABELS
     from rhythmwatch.analyze import analyze_records
+    from rhythmwatch.listening import analyze_whole
     from rhythmwatch.models import ModelError, load_models
 
     if not annotator.isalnum():
@@ -85,11 +87,20 @@ def analyze(
                     "beats": len(analysis.beats),
                     "ventricular": sum(beat.code == "V" for beat in analysis.beats),
                     "alarms": len(analysis.alarms),
+                    "recording": analysis.whole
+                    and {
+                        "verdict": analysis.whole.label,
+                        "probabilities": {
+                            label: round(p, 4) for label, p in zip(LABELS, analysis.whole.probabilities, strict=True)
+                        },
+                    },
                 }
             )
 
         with options.one_line_errors(OSError):
-            failed = analyze_records(records, database, out, loaded, annotator=annotator, lead=lead, done=done)
+            failed = analyze_records(
+                records, database, out, loaded, annotator=annotator, lead=lead, examine=analyze_whole, done=done
+            )
     if as_json:
         sys.stdout.write(json.dumps({"out": str(out), "records": rows}) + "\n")
     else:
