@@ -99,7 +99,8 @@ def read_edf(path: Path) -> Recording:
 def read_csv(path: Path) -> Recording:
     """Read a table of samples.
 
-    The rate comes from a first column of time (named time, t, seconds, s or ms) or a first line ``# rate = 360``. The other columns are leads in mV, named by the header line if there is one; an empty cell is a missing sample.
+    The rate comes from a first column of time (named time, t, seconds, s or ms) or a first line ``# rate = 360``. The
+    other columns are leads in mV, named by the header line if there is one; an empty cell is a missing sample.
 
     Raises
     ------
