@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rhythmwatch.cli import offline, serve, sources
+from rhythmwatch.cli import files, offline, serve, sources
 
 app = typer.Typer(
     help="Real-time streaming ECG monitoring. Not a medical device: not for diagnosis or treatment.",
@@ -22,6 +22,8 @@ app.command()(serve.web)
 app.command()(sources.replay)
 app.command()(sources.simulate)
 app.command()(offline.analyze)
+app.command()(files.classify)
+app.command()(files.images)
 app.command()(offline.train)
 app.command()(offline.evaluate)
 app.command()(offline.warm)
