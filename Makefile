@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+KERNELS := $(VENV)/.kernels
 SHARED := $(abspath $(CURDIR)/../shared/data)
 export RHYTHMWATCH_DATA ?= $(if $(wildcard $(SHARED)/mitdb),$(SHARED),$(wildcard $(CURDIR)/data))
 
 .PHONY: demo install test lint evaluate bench clean
 
-demo: install
+demo: install $(KERNELS)
 	$(BIN)/rhythmwatch demo $(ARGS)
 
 install: $(STAMP)
@@ -17,10 +18,14 @@ $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[train,dev]'
-	$(BIN)/rhythmwatch warm
 	touch $(STAMP)
 
-test: install
+# Compiled ahead, so that no service waits for a compiler when it starts.
+$(KERNELS): $(STAMP) $(wildcard dsp/*.py inference/*.py)
+	$(BIN)/rhythmwatch warm
+	touch $(KERNELS)
+
+test: install $(KERNELS)
 	./scripts/services
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -30,11 +35,12 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-evaluate: install
+evaluate: install $(KERNELS)
 	$(BIN)/rhythmwatch evaluate $(ARGS)
 
-bench: install
-	$(BIN)/rhythmwatch bench $(ARGS)
+bench: install $(KERNELS)
+	$(BIN)/rhythmwatch bench latency $(ARGS)
+	$(BIN)/rhythmwatch bench stages $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .rhythmwatch
