@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from uvicorn import Server
 
 from alerts.store import Store
+from rhythmwatch.classifying import open_all_parts
 from web.app import create_app
 from web.auth import FIRST_USER
 from web.server import make_server
@@ -49,7 +50,7 @@ async def serve_pages(bus: str, history: str, host: str, port: int, password: st
     if password:
         await asyncio.to_thread(first_account, history, password)
     settings = WebSettings(redis_url=bus, database_url=history)
-    server = _Guest(make_server(create_app(settings), host, port).config)
+    server = _Guest(make_server(create_app(settings, parts=open_all_parts), host, port).config)
     serving = asyncio.create_task(server.serve(), name="uvicorn")
     stopped = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import re
 import shutil
 import socket
@@ -12,8 +13,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytest_asyncio
+from PIL import Image
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 from uvicorn import Server
 from wall_fakes import USER, FakeWard, alarm, ward_of
@@ -22,6 +25,7 @@ from bus.messages import Entry, partition_of, unpack_action, unpack_inbound
 from bus.server import embedded
 from bus.streams import Bus
 from bus.tasks import end
+from rhythmwatch.classifying import open_all_parts
 from web.app import create_app
 from web.feed import FeedKind
 from web.server import make_server
@@ -101,7 +105,7 @@ class Station:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]
-        self.server = make_server(create_app(self.settings, announce=said.append))
+        self.server = make_server(create_app(self.settings, parts=open_all_parts, announce=said.append))
         self.serving = asyncio.create_task(self.server.serve(sockets=[listener]))
         async with asyncio.timeout(20):
             while not self.server.started:
@@ -357,6 +361,56 @@ async def test_beds_keep_their_places_until_somebody_arranges_them(make_station)
     await page.reload()
     await expect(page.locator(".tile")).to_have_count(8)
     assert (await page.evaluate(names))[0] == "Bed 08"
+
+
+async def test_a_chosen_beat_is_explained(make_station) -> None:
+    """A click and the arrow keys choose a beat; the panel has classes, figures and the map."""
+    station = await make_station(alarming=True)
+    page = await station.open("/patient/Bed%2002")
+    panel = page.locator(".chosen")
+    await expect(panel).to_contain_text("Click a beat")
+    await until(page, "rhythmwatch.ward.beds.get('Bed 02').trace.beats.length > 4")
+    await page.keyboard.press("ArrowLeft")
+    newest = int(await panel.get_attribute("data-sample"))
+    await page.keyboard.press("ArrowLeft")
+    before = int(await panel.get_attribute("data-sample"))
+    assert before < newest
+    await page.keyboard.press("ArrowRight")
+    assert int(await panel.get_attribute("data-sample")) == newest
+    place = await page.evaluate("""() => {
+      const { sweep } = rhythmwatch.view(), { trace } = sweep;
+      const beat = trace.beats.filter((beat) => beat.index < trace.head - 20).at(-2);
+      const box = sweep.canvas.getBoundingClientRect();
+      const x = ((beat.index % sweep.span) + sweep.span) % sweep.span * sweep.scale / sweep.ratio;
+      return [box.x + x, box.y + box.height / 2, beat.sample];
+    }""")
+    await page.mouse.click(place[0], place[1])
+    await expect(panel).to_have_attribute("data-sample", str(place[2]))
+    await expect(panel).to_contain_text("800 ms")
+    await expect(panel).to_contain_text("Premature ventricular")
+    await expect(panel).to_contain_text("70 % of the network's verdict")
+    await expect(panel).to_have_attribute("data-map", "yes")
+
+
+async def test_a_file_is_classified(make_station) -> None:
+    """A picture gives class, probabilities, map and its warnings; a file that is none gives one clear line."""
+    station = await make_station()
+    page = await station.open("/files")
+    out = io.BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (64, 64)).astype(np.uint8)).save(out, "PNG")
+    result = page.locator(".file-result")
+    await page.set_input_files("#file", {"name": "beat.png", "mimeType": "image/png", "buffer": out.getvalue()})
+    await page.get_by_role("button", name="Classify").click()
+    await expect(result.locator("tbody tr")).to_have_count(8, timeout=60_000)
+    await expect(result).to_contain_text("resized from 64 x 64")
+    await expect(result.locator("canvas")).to_be_visible()
+    assert station.problems == []
+    await page.set_input_files("#file", {"name": "a.csv", "mimeType": "text/csv", "buffer": b"II\n1\n2\n"})
+    await page.get_by_role("button", name="Classify").click()
+    await expect(result).to_contain_text("says no sampling rate", timeout=60_000)
+    # The browser notes every 422 on its console.
+    assert [text for text in station.problems if "422" not in text] == []
+    station.problems.clear()
 
 
 async def test_keyboard_does_it_all(make_station) -> None:

@@ -22,6 +22,7 @@ EPOCH = 7
 USER, PASSWORD = "station", "correct-horse"
 # Amplitude (mV), place and width (s from R) of the waves of a beat.
 NORMAL = ((0.12, -0.17, 0.025), (-0.12, -0.03, 0.009), (1.1, 0.0, 0.011), (-0.22, 0.03, 0.010), (0.28, 0.26, 0.045))
+MAP = bytes([70, *(255 if cell == 9 else 128 for cell in range(18))])
 ECTOPIC = ((1.5, 0.0, 0.035), (-0.9, 0.09, 0.04), (-0.45, 0.28, 0.06))
 
 
@@ -100,6 +101,7 @@ class FakePatient:
             BeatEvent(
                 self.name, "dev", EPOCH, at + start - start % n + (n if at < start % n else 0),
                 ms + ((at - start) % n) * 4, code, 0.97, "V" if code == "N" else "N", 0.02, 800,
+                b"" if code == "N" else MAP,
             )
             for at, code in self.loop.beats
             if (at - start) % n < FS

@@ -58,6 +58,7 @@ def create_app(
                 announce(f"first start: log in as {made[0]} with the password {made[1]} (shown only once)")
             hub = Hub(opened.feed, opened.alarms, settings)
             app.state.gate, app.state.hub, app.state.actions = gate, hub, opened.actions
+            app.state.classifier = opened.classifier
             reader = asyncio.create_task(hub.run(), name="hub")
             try:
                 yield

@@ -23,6 +23,18 @@ class Actions(Protocol):
         ...
 
 
+class FileRefusedError(Exception):
+    """A file can't be classified; the message says why and what to do."""
+
+
+class Classifier(Protocol):
+    """Classifies files that staff give."""
+
+    async def classify(self, name: str, data: bytes) -> bytes:
+        """Give the result as JSON; raises `FileRefusedError`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Everything outside the process that the pages need."""
@@ -32,6 +44,7 @@ class Parts:
     alarms: OpenAlarms
     accounts: Accounts
     sessions: Sessions
+    classifier: Classifier | None = None
 
 
 OpenParts: TypeAlias = Callable[[WebSettings], AbstractAsyncContextManager[Parts]]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, cast
+from typing import Annotated, Final, cast
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response, WebSocket
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
@@ -16,11 +17,14 @@ from web.client import CLOSE_FOREIGN, CLOSE_LOGGED_OUT, Client
 from web.gate import Gate, TooManyTriesError
 from web.hub import Hub
 from web.pages import login_page, wall_page
-from web.parts import Actions
+from web.parts import Actions, Classifier, FileRefusedError
 from web.settings import WebSettings
 
 log = logging.getLogger("web")
 router = APIRouter()
+
+LARGEST_FILE: Final = 32 * 1024 * 1024
+"""Bytes of a file that is classified."""
 
 
 def settings_of(connection: HTTPConnection) -> WebSettings:
@@ -57,6 +61,7 @@ async def acting_member(request: Request) -> Session:
 @router.get("/", response_class=HTMLResponse)
 @router.get("/patient/{patient:path}", response_class=HTMLResponse)
 @router.get("/alarms", response_class=HTMLResponse)
+@router.get("/files", response_class=HTMLResponse)
 async def page(request: Request) -> Response:
     """Show the one page; its address decides what it shows."""
     if await gate_of(request).session(request) is None:
@@ -133,6 +138,28 @@ async def acknowledge(
             log.warning("acknowledgement not stored: %s", error)
             raise HTTPException(503, "Not acknowledged: the server can't reach the bus. Try again.") from error
     return {"presence": alarm.presence}
+
+
+@router.post("/api/classify")
+async def classify(request: Request, _: Annotated[Session, Depends(acting_member)]) -> Response:
+    """Classify the file that is the body; its name is in ``X-File-Name``, percent-encoded."""
+    classifier = cast("Classifier | None", request.app.state.classifier)
+    if classifier is None:
+        raise HTTPException(503, "This server classifies no files.")
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > LARGEST_FILE:
+            raise HTTPException(
+                413, f"The file is too large: {LARGEST_FILE >> 20} MiB are the most. Cut it into parts."
+            )
+    if not data:
+        raise HTTPException(422, "The file is empty. Give the whole file.")
+    try:
+        result = await classifier.classify(unquote(request.headers.get("x-file-name", ""))[:255], bytes(data))
+    except FileRefusedError as error:
+        raise HTTPException(422, str(error)) from error
+    return Response(result, media_type="application/json")
 
 
 @router.get("/healthz")

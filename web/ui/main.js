@@ -4,6 +4,7 @@ import { Acts } from "./acts.js";
 import { Bar } from "./bar.js";
 import { h, mark, put } from "./dom.js";
 import { age, clock, kindName } from "./format.js";
+import { Files } from "./files.js";
 import { Link } from "./link.js";
 import { AlarmList } from "./list.js";
 import { Patient } from "./patient.js";
@@ -40,17 +41,18 @@ async function start() {
   flash();
 
   const page = byId("page");
-  /** @type {Wall | Patient | AlarmList} */
+  /** @type {Wall | Patient | AlarmList | Files} */
   let view;
   const route = () => {
     view?.close();
     const path = location.pathname;
     if (path.startsWith("/patient/")) view = new Patient(decodeURIComponent(path.slice(9)), ward, link, acts, prefs, palette);
     else if (path === "/alarms") view = new AlarmList(ward, link, acts);
+    else if (path === "/files") view = new Files(acts, palette);
     else view = new Wall(ward, link, prefs, palette);
     page.replaceChildren(view.root);
     tools.draw(path, view);
-    document.title = `${view instanceof Patient ? view.name : view instanceof AlarmList ? T.alarms : ward.name} · ${T.product}`;
+    document.title = `${view instanceof Patient ? view.name : view instanceof AlarmList ? T.alarms : view instanceof Files ? T.files : ward.name} · ${T.product}`;
   };
   const go = (/** @type {string} */ path) => {
     if (path !== location.pathname) history.pushState(null, "", path);

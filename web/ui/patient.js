@@ -1,5 +1,6 @@
 // One patient: waveform on ECG paper, spectrogram under it on the same time axis, beats with their class, alarms.
 // @ts-check
+import { Chosen } from "./chosen.js";
 import { h, mark, put, sign } from "./dom.js";
 import { age, against, clock, kindName, rhythmName } from "./format.js";
 import { ackButton, stateText } from "./list.js";
@@ -36,6 +37,13 @@ export class Patient {
     ward.addEventListener("beds", this.redraw);
     ward.addEventListener("alarms", this.redraw);
     acts.addEventListener("change", this.redraw);
+    this.stepping = (/** @type {KeyboardEvent} */ event) => {
+      const by = event.key === "ArrowLeft" ? -1 : event.key === "ArrowRight" ? 1 : 0;
+      if (!by || event.ctrlKey || event.metaKey || event.altKey || !this.chosen) return;
+      event.preventDefault();
+      this.chosen.step(by);
+    };
+    addEventListener("keydown", this.stepping);
     link.watch([name], name);
     this.build();
   }
@@ -43,6 +51,7 @@ export class Patient {
   close() {
     for (const what of ["beds", "alarms"]) this.ward.removeEventListener(what, this.redraw);
     this.acts.removeEventListener("change", this.redraw);
+    removeEventListener("keydown", this.stepping);
     this.papers?.disconnect();
     this.sweep?.close();
   }
@@ -69,6 +78,9 @@ export class Patient {
       this.facts[key] = h("dd");
       facts.append(h("dt", {}, text), this.facts[key]);
     }
+    const chosen = (this.chosen = new Chosen(bed.trace, this.palette));
+    const pick = (/** @type {MouseEvent} */ event) =>
+      this.sweep && chosen.near(this.sweep.sampleAt(event.clientX - wave.getBoundingClientRect().left));
     this.alarmList = h("div", { class: "scroll" });
     this.rows = h("tbody");
     this.legend = h("div", { class: "legend" });
@@ -78,10 +90,10 @@ export class Patient {
         h("div", { class: "strip-head" }, h("h1", {}, bed.name), this.rhythm, h("span", { class: "grow" }),
           this.choice(SPEEDS.map((v) => [v, `${v}`]), T.speed, () => this.prefs.speed, (v) => (this.prefs.speed = Number(v))),
           this.choice(GAINS.map((v) => [v, v === null ? T.gainAuto : `${v}`]), T.gain, () => this.prefs.gain, (v) => (this.prefs.gain = v))),
-        h("div", { class: "strip" }, paperCanvas, wave, h("span", { class: "strip-name" }, T.wave), this.stale),
-        h("div", { class: "strip" }, heat, this.axis, h("span", { class: "strip-name" }, T.spectrogram)),
+        h("div", { class: "strip", onclick: pick }, paperCanvas, wave, h("span", { class: "strip-name" }, T.wave), this.stale),
+        h("div", { class: "strip", onclick: pick }, heat, this.axis, h("span", { class: "strip-name" }, T.spectrogram)),
         this.legend),
-      h("aside", { class: "side" }, this.vital, facts,
+      h("aside", { class: "side" }, this.vital, facts, chosen.root,
         h("section", { class: "card block alarms" }, h("h2", {}, T.patientAlarms), this.alarmList),
         h("section", { class: "card block latest" }, h("h2", {}, T.recentBeats), h("div", { class: "scroll" },
           h("table", {}, h("thead", {}, h("tr", {}, ...[[T.time, ""], [T.class, ""], [T.sure, "num"], [T.second, ""], [T.rr, "num"]]
@@ -124,6 +136,7 @@ export class Patient {
   recolour() {
     if (!this.sweep || !this.paperCanvas) return;
     this.sweep.palette = this.palette;
+    this.chosen?.show(this.chosen.beat ?? undefined);
     this.sweep.life = -1;
     paper(this.paperCanvas, this.palette);
     this.beatCount = -1;
@@ -176,7 +189,7 @@ export class Patient {
     if (last === this.beatCount) return;
     this.beatCount = last;
     this.rows?.replaceChildren(...beats.slice(-ROWS).reverse().map((beat) =>
-      h("tr", {}, h("td", {}, clock(beat.ms)), this.cls(beat.code, true), h("td", { class: "num" }, `${Math.round(beat.p * 100)} %`),
+      h("tr", { onclick: () => this.chosen?.show(beat) }, h("td", {}, clock(beat.ms)), this.cls(beat.code, true), h("td", { class: "num" }, `${Math.round(beat.p * 100)} %`),
         this.cls(beat.second, false), h("td", { class: "num" }, beat.rr_ms ? `${beat.rr_ms} ms` : "–"))));
     const counts = new Map();
     for (const beat of beats) counts.set(beat.code, (counts.get(beat.code) ?? 0) + 1);

@@ -22,18 +22,23 @@ export class Palette {
     /** @type {Record<string, string>} */
     this.beats = {};
     for (const [code, beat] of Object.entries(BEATS)) this.beats[code] = get(beat.token);
+    this.mapFor = rgb(get("--map-for"));
+    this.mapAgainst = rgb(get("--map-against"));
     this.heat = heatmap([0, 1, 2, 3, 4, 5].map((i) => get(`--spec-${i}`)));
   }
 }
 
+/** @param {string} hex "#rrggbb" */
+const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+
 /** 256 colours through the anchors, as ABGR words. @param {string[]} anchors "#rrggbb" */
 function heatmap(anchors) {
   const table = new Uint32Array(256);
-  const rgb = anchors.map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
+  const stops = anchors.map(rgb);
   for (let i = 0; i < 256; i++) {
-    const place = (i / 255) * (rgb.length - 1);
-    const low = Math.min(Math.floor(place), rgb.length - 2);
-    const [r, g, b] = rgb[low].map((from, c) => Math.round(from + (rgb[low + 1][c] - from) * (place - low)));
+    const place = (i / 255) * (stops.length - 1);
+    const low = Math.min(Math.floor(place), stops.length - 2);
+    const [r, g, b] = stops[low].map((from, c) => Math.round(from + (stops[low + 1][c] - from) * (place - low)));
     table[i] = 0xff000000 | (b << 16) | (g << 8) | r;
   }
   return table;
@@ -110,6 +115,13 @@ export class Sweep {
   /** Samples that fit on the canvas, a whole number of them so that the sweep never creeps. */
   get span() {
     return Math.max(1, Math.floor(this.canvas.width / this.scale));
+  }
+
+  /** Index of the sample that is drawn at a place of the canvas. @param {number} x CSS pixels from its left edge */
+  sampleAt(x) {
+    const head = Math.floor(this.trace.head);
+    const place = Math.floor((x * (this.ratio ?? 1)) / this.scale);
+    return head - ((((head - place) % this.span) + this.span) % this.span);
   }
 
   /** Height kept free for the marks of beats; a very low strip has none to spare. */

@@ -53,7 +53,7 @@ export class Tools {
     put(this.ward, ward.name);
     this.root.replaceChildren(
       h("a", { class: "brand", href: "/" }, h("img", { src: "/ui/icon.svg", alt: "" }), h("span", { class: "hide-phone" }, T.product), this.ward),
-      h("div", { class: "tabs" }, tab("/", T.wall), tab("/alarms", T.alarms)),
+      h("div", { class: "tabs" }, tab("/", T.wall), tab("/alarms", T.alarms), tab("/files", T.files)),
       h("span", { class: "grow" }), ...wall,
       h("button", { class: "plain hide-phone", type: "button", onclick: () => this.tests.showModal() }, T.sound),
       h("button", { class: "plain icon hide-narrow", type: "button", "aria-label": T.theme, title: T.theme, onclick: () => this.parts.theme() }, "◐"),

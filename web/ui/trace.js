@@ -12,7 +12,7 @@ const COLUMNS = 1024;
 export const MISSING = -32768;
 const UNIT_MV = 0.005;
 
-/** @typedef {{epoch: number, sample: number, ms: number, index: number, code: string, p: number, second: string, second_p: number, rr_ms: number}} Beat */
+/** @typedef {{epoch: number, sample: number, ms: number, index: number, code: string, p: number, second: string, second_p: number, rr_ms: number, map?: Uint8Array}} Beat */
 
 export class Trace {
   constructor() {
@@ -97,13 +97,14 @@ export class Trace {
     return index < this.start || index >= this.end ? NaN : this.mv[index & (CAPACITY - 1)];
   }
 
-  /** @param {{epoch: number, sample: number, ms: number, code: string, p: number, second: string, second_p: number, rr_ms: number}} message */
+  /** @param {{epoch: number, sample: number, ms: number, code: string, p: number, second: string, second_p: number, rr_ms: number, map?: Uint8Array}} message */
   beat(message) {
     if (message.epoch !== this.epoch || this.end === 0) return;
     const index = Math.round(this.anchor.index + ((message.ms - this.anchor.ms) * this.rate) / 1000);
     const beats = this.beats;
     if (beats.length && message.sample <= beats[beats.length - 1].sample) return;
-    const beat = { ...message, index };
+    // A copy: a view would keep the whole websocket frame.
+    const beat = { ...message, index, map: message.map?.slice() };
     beats.push(beat);
     if (beats.length > BEATS) beats.shift();
     for (const sink of this.sinks) sink.beat(beat);
