@@ -117,8 +117,16 @@ def analyze(
 
 
 def train(
-    config: Annotated[Path, typer.Option("--config", envvar="RHYTHMWATCH_CONFIG", help="TOML of the model to train.")],
     out: Annotated[Path, typer.Option("--out", envvar="RHYTHMWATCH_OUT", help="Folder for the ONNX file and report.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", envvar="RHYTHMWATCH_CONFIG", help="TOML of the model to train.")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images", envvar="RHYTHMWATCH_IMAGES", help="Train the study's network on class folders (or their zip)."
+        ),
+    ] = None,
     data: options.Data = None,
     random_split: Annotated[
         bool,
@@ -129,16 +137,23 @@ def train(
         ),
     ] = False,
 ) -> None:
-    """Train a model from its configuration and export it with its contract."""
+    """Train a model from its configuration and export it with its contract, or the study's network from images."""
+    if (config is None) == (images is None):
+        options.fail("say what to train: --config FILE, or --images FOLDER")
     try:
         from rhythmwatch.training import train_from
+        from rhythmwatch.training_images import train_images
     except ImportError as error:
         options.fail(f"training needs the extra 'train' ({error.name} is missing): pip install 'rhythmwatch[train]'")
     from ingest.recordings import RecordingError, data_folder
 
     with options.one_line_errors(RecordingError, OSError, ValueError):
+        if images is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            train_images(images, out, lambda text: options.errors.print(text, highlight=False))
+            return
         folder = data_folder(data)
-        if folder is None:
+        if folder is None or config is None:
             options.fail("no recordings: name a folder with --data, or run `rhythmwatch data fetch mitdb`")
         train_from(config, folder, out, random_split=random_split)
 
