@@ -76,6 +76,8 @@ class Rhythm:
     code: str
     """N, AFIB, VT, VFL, ASYS or NOISE: what the window classifier holds the rhythm to be."""
     probability: float
+    activity: float = 0.0
+    """Share of the last 4 s in which the signal (0.7 to 30 Hz) is beyond 0.1 mV."""
 
 
 @dataclass(frozen=True, slots=True)

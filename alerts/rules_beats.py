@@ -21,6 +21,11 @@ MINUTE: Final = 60 * RATE
 RUN_OPEN: Final = 2 * RATE
 """A run without a further beat for this long is over."""
 T_PEAK_S: Final = 0.28
+LIVELY: Final = 0.3
+"""A line without a heart is quiet. Where the signal is beyond 0.1 mV for more than this share it may hold beats that
+motion hides..."""
+LIVELY_WAIT: Final = 20 * RATE
+"""... and is given this long to show one before ASYSTOLE is raised all the same."""
 NOISE_HIDES: Final = RATE
 """More noise than this in the time without a beat can hide one."""
 
@@ -150,9 +155,11 @@ def pause_due(state: RuleState, at: int, due: int, limits: Limits, out: list[Con
 
 
 def asystole_due(state: RuleState, at: int, due: int, limits: Limits, out: list[Condition]) -> None:
-    """No beat for the limit of ASYSTOLE in a usable signal; in noise it is looked for again until the noise is over."""
+    """No beat for the limit of ASYSTOLE in a usable signal; looked for again while something may hide beats."""
     usable = round(limits.asystole_s * RATE)
-    if noise_within(state, due - usable, due) > NOISE_HIDES:
+    lively = state.activity > LIVELY and due + state.delay - state.verdict_end <= 2 * RATE
+    waited = due - max(state.last_r, state.start)
+    if noise_within(state, due - usable, due) > NOISE_HIDES or (lively and waited < LIVELY_WAIT):
         set_due(state, "asystole", due + RATE)
         return
     forget_rate(state)

@@ -51,7 +51,7 @@ def on_rhythm(state: RuleState, verdict: Rhythm, limits: Limits, out: list[Condi
     if at <= state.verdict_end:
         return
     row = at - state.verdict_end <= MAX_STEP
-    state.verdict, state.verdict_end = code, at
+    state.verdict, state.verdict_end, state.activity = code, at, verdict.activity
     if state.blind_from >= 0 and at > state.blind_from:
         # What a blind window says is no evidence, neither for a rhythm nor for its end.
         state.shocks = state.calm = 0

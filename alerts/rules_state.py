@@ -96,6 +96,8 @@ class RuleState(msgspec.Struct):
     # Rhythm verdicts.
     verdict: str = ""
     verdict_end: int = -1
+    activity: float = 0.0
+    """Of the last verdict: share of its window in which the signal is more than a quiet line."""
     shocks: int = 0
     """VFL or VT verdicts in a row."""
     shock_from: int = -1

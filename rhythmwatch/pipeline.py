@@ -340,7 +340,7 @@ class Pipeline:
         patient.seen = stretch.end
         self._quality(patient, stretch, evidence, out)
         for verdict in stretch.rhythms:
-            evidence.append(Rhythm(verdict.end, verdict.code, verdict.probability))
+            evidence.append(Rhythm(verdict.end, verdict.code, verdict.probability, verdict.activity))
             if verdict.code != patient.vitals.rhythm:
                 patient.vitals.rhythm = verdict.code
                 out.events.append((patient.id, _rhythm_event(patient, verdict)))

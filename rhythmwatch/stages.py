@@ -72,6 +72,7 @@ class RhythmVerdict:
     end: int
     code: str
     probability: float
+    activity: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -238,7 +239,7 @@ class Stages:
         scores = self.models.rhythm.classify(windows)
         self._lap("rhythm network")
         verdicts = rhythm.decide(self._stores["rhythm"], slots, windows, scores)
-        stretches = self._stretches(signal, leads, columns, rows, probabilities, maps, verdicts)
+        stretches = self._stretches(signal, leads, columns, rows, probabilities, maps, verdicts, windows.quiet)
         self._lap("results")
         return stretches
 
@@ -258,12 +259,17 @@ class Stages:
         probabilities: NDArray[np.float32],
         maps: list[bytes],
         verdicts: rhythm.Verdicts,
+        activities: NDArray[np.float32],
     ) -> list[Stretch]:
         beats_of = _beats(rows, probabilities, maps)
         rhythms_of = [
-            RhythmVerdict(end, rhythm.CODES[code], p)
-            for end, code, p in zip(
-                verdicts.end.tolist(), verdicts.code.tolist(), verdicts.probability.tolist(), strict=True
+            RhythmVerdict(end, rhythm.CODES[code], p, activity)
+            for end, code, p, activity in zip(
+                verdicts.end.tolist(),
+                verdicts.code.tolist(),
+                verdicts.probability.tolist(),
+                activities.tolist(),
+                strict=True,
             )
         ]
         wave = wave_units(signal).tobytes() if self._views else b""

@@ -160,6 +160,18 @@ def test_noise_hides_beats_so_asystole_waits_for_its_end():
     assert 22 * FS <= asystole.at - DELAY <= 24 * FS
 
 
+def test_activity_that_may_hide_beats_delays_asystole_but_never_for_ever():
+    """A lively signal without a beat is given 20 s; a quiet one is asystole after 4 s."""
+    lively = [Rhythm(second * FS, "N", 0.9, 0.6) for second in range(8, 45)]
+    conditions, _ = run([*beats("NNNNNNNNN"), *lively, until(45)])
+    (asystole,) = starts(conditions, Kind.ASYSTOLE)
+    last = beats("NNNNNNNNN")[-1].r
+    assert asystole.at == last + 20 * FS + DELAY
+    quiet = [Rhythm(second * FS, "N", 0.9, 0.1) for second in range(8, 45)]
+    conditions, _ = run([*beats("NNNNNNNNN"), *quiet, until(45)])
+    assert starts(conditions, Kind.ASYSTOLE)[0].at == last + 4 * FS + DELAY
+
+
 def test_no_asystole_while_fibrillation_is_the_verdict():
     """VF without detected beats is VFIB alone; ASYSTOLE comes when the fibrillation has ended without beats."""
     evidence = [*beats("NNNNNN"), *verdicts("N", 1, 5), *verdicts("VFL", 6, 20), *verdicts("N", 21, 40), until(40)]
