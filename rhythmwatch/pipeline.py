@@ -167,14 +167,14 @@ class Pipeline:
     def _patient(self, name: str) -> Patient:
         patient = self.patients.get(name)
         if patient is None:
-            patient = self.patients[name] = Patient(name, AlarmBook(name))
-            self._by_partition.setdefault(partition_of(name, self._partitions), []).append(patient)
+            patient = Patient(name, AlarmBook(name))
+            self.add(patient)
         return patient
 
     def add(self, patient: Patient) -> None:
         """Put a patient in that a checkpoint held."""
         self.patients[patient.id] = patient
-        self._by_partition.setdefault(partition_of(patient.id, self._partitions), []).append(patient)
+        self._by_partition.setdefault(self.partition(patient.id), []).append(patient)
 
     def _order(self, patient: Patient, entry: Inbound, queues: dict[str, deque[_Work]], out: Output) -> None:
         queue = queues.get(patient.id)

@@ -77,7 +77,7 @@ class Gate:
         return session if session is not None and session.until_ms > now_ms() else None
 
     def may_act(self, connection: HTTPConnection, session: Session) -> bool:
-        """Whether a request that changes something was made by our own page for this session."""
+        """Whether a request that changes something was made by our own page for the session at hand."""
         return self.own_page(connection.headers) and same_secret(connection.headers.get("x-csrf-token"), session.csrf)
 
     async def log_in(self, address: str, user: str, password: str) -> LogIn | None:
