@@ -32,7 +32,7 @@ export const KINDS = {
 
 /** @type {Record<string, string>} */
 export const RHYTHMS = {
-  N: "Sinus rhythm",
+  N: "Sinus or other",
   AFIB: "Atrial fibrillation",
   AFL: "Atrial flutter",
   VT: "Ventricular tachycardia",
