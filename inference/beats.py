@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from inference.contract import Contract, check
 from inference.explain import Explainer, maps, pack
 from inference.features import NAMES, Rows
 from inference.runtime import Model
+from inference.shipped import shipped
 
 CLASSES: Final = ("N", "L", "R", "A", "V", "F", "/", "Q")
 """Beat classes by MIT code, in the order of the outputs."""
@@ -35,11 +35,6 @@ SHARE: Final = 0.5
 FILE: Final = "beat.onnx"
 
 _TREE_OF_CLASS: Final = np.array(TREE_OF_CLASS, np.int64)
-
-
-def shipped() -> Path:
-    """Folder of the models that come with the package."""
-    return Path(str(resources.files("inference"))) / "models"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ The kernel runs the networks itself, one candidate at a time; the graph says the
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
@@ -18,15 +17,12 @@ from dsp.layout import FS
 from dsp.qrs import QrsWeights
 from dsp.qrs_features import FIRST_NAMES, SECOND_NAMES
 from inference.contract import KEY, Contract, ContractError, check, from_json, to_json
+from inference.shipped import shipped
 
 NAMES: Final = ("w1", "b1", "w2", "b2", "w3", "b3")
 CLASSES: Final = ("beat",)
 OPSET: Final = 17
-
-
-def shipped() -> Path:
-    """Path of the model that comes with the package."""
-    return Path(str(resources.files("inference"))) / "models" / "qrs.onnx"
+FILE: Final = "qrs.onnx"
 
 
 def load(path: Path | None = None) -> QrsWeights:
@@ -48,7 +44,7 @@ def load(path: Path | None = None) -> QrsWeights:
     ContractError
         If the file is no model of the QRS detector, or one for other features or another rate.
     """
-    path = shipped() if path is None else path
+    path = shipped() / FILE if path is None else path
     if not path.exists():
         msg = f"no QRS model at {path}; reinstall, or train one: rhythmwatch train qrs"
         raise FileNotFoundError(msg)

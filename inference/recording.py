@@ -7,7 +7,6 @@ scores, and the mean of the rhythm stage's own features. The classes are those o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Final, Self
 
@@ -22,6 +21,7 @@ from inference.rhythm_decision import NOISE_SHARE
 from inference.rhythm_pattern import EARLY, LATE, NEAR
 from inference.rhythm_state import F1, SHOCK_NAMES
 from inference.runtime import Model
+from inference.shipped import shipped
 
 MODEL: Final = "recording"
 """Name of the model in its contract, and of its file."""
@@ -271,7 +271,7 @@ class RecordingModel:
         inference.contract.ContractError
             The file is missing or is not such a model.
         """
-        where = Path(str(resources.files("inference"))) / "models" if folder is None else folder
+        where = shipped() if folder is None else folder
         return cls(Model(where / f"{MODEL}.onnx"))
 
     def classify(self, features: NDArray[np.float32]) -> RecordingVerdict:

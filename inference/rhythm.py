@@ -7,7 +7,6 @@ second t rests on the wave before t and on beats that were final by then, so it 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Final, Self
 
@@ -21,6 +20,7 @@ from inference.rhythm_decision import AFIB, CODES, NOISE, decide_kernel
 from inference.rhythm_state import SHOCK_FEATURES, STATE, new_states, reset
 from inference.rhythm_step import step_kernel
 from inference.runtime import Model
+from inference.shipped import shipped
 
 __all__ = [
     "AF_FEATURES",
@@ -204,7 +204,7 @@ class RhythmModel:
         inference.contract.ContractError
             A file is missing or is not such a model.
         """
-        where = Path(str(resources.files("inference"))) / "models" if folder is None else folder
+        where = shipped() if folder is None else folder
         return cls(Model(where / f"{SHOCK_MODEL}.onnx"), Model(where / f"{AF_MODEL}.onnx"))
 
     @property

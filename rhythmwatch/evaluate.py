@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from rich.progress import Progress
 
+from inference.shipped import shipped
 from inference.training import records as labelled
 from inference.training import splits
 from ingest.recordings import Recording, read_record
@@ -19,7 +20,7 @@ from rhythmwatch.accuracy import Report
 from rhythmwatch.challenge import judge
 from rhythmwatch.episodes import timeline
 from rhythmwatch.listening import listen
-from rhythmwatch.models import Models, load_models, shipped_folder
+from rhythmwatch.models import Models, load_models
 from rhythmwatch.results import Results
 from rhythmwatch.scores import score
 from rhythmwatch.stress import LEVELS, motion_hour, noisy_counts
@@ -149,4 +150,4 @@ def run_evaluation(data: Path, models: Path | None, *, quick: bool, jobs: int, b
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return Report.of(results.in_order(), version, models or shipped_folder(), time.perf_counter() - begun)
+    return Report.of(results.in_order(), version, models or shipped(), time.perf_counter() - begun)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from dsp.qrs import QrsWeights
@@ -13,6 +12,7 @@ from inference.beats import BeatModel
 from inference.contract import ContractError
 from inference.recording import RecordingModel
 from inference.rhythm import RhythmModel
+from inference.shipped import shipped
 
 
 class ModelError(Exception):
@@ -36,11 +36,6 @@ class Models:
     version: str
 
 
-def shipped_folder() -> Path:
-    """Folder of the models that come with the package."""
-    return Path(str(resources.files("inference"))) / "models"
-
-
 def load_models(folder: Path | None = None) -> Models:
     """Load the models of a folder, the shipped ones by default.
 
@@ -49,9 +44,9 @@ def load_models(folder: Path | None = None) -> Models:
     ModelError
         If one is missing or its contract is not the one that the stages meet.
     """
-    place = folder or shipped_folder()
+    place = folder or shipped()
     try:
-        qrs = qrs_model.load(place / "qrs.onnx")
+        qrs = qrs_model.load(place / qrs_model.FILE)
         beats = BeatModel.load(place)
         rhythm = RhythmModel.load(place)
         recording = RecordingModel.load(place)

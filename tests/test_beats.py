@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from dsp.spectrogram import BINS
-from inference.beats import CLASSES, FILE, BeatModel, mix, probabilities, shipped
+from inference.beats import CLASSES, FILE, BeatModel, mix, probabilities
 from inference.contract import KEY, ContractError, to_json
 from inference.features import NAMES, Rows
 from inference.features_image import CHANNELS, COLUMNS
+from inference.shipped import shipped
 
 onnx = pytest.importorskip("onnx")
 

@@ -16,6 +16,7 @@ from dsp.layout import BLIND, BLOCK, FS, Flag, Signal
 from dsp.qrs import DELAY, QrsWeights, new_states, reset, step, walk
 from inference import qrs_model
 from inference.contract import KEY, ContractError
+from inference.shipped import shipped
 from inference.training import qrs_data
 from inference.training.qrs import detect
 from inference.training.records import read
@@ -236,7 +237,7 @@ def test_any_runtime_computes_the_same_logits(weights):
     slots = np.array([0])
     reset(states, slots, np.array([0]))
     _, rows = walk(states, slots, one(x), weights, rows=True)
-    session = onnxruntime.InferenceSession(str(qrs_model.shipped()), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(shipped() / qrs_model.FILE), providers=["CPUExecutionProvider"])
     first, second, accepted = session.run(None, {"first": rows.first, "second": rows.second})
     assert rows.tick.size > 50
     np.testing.assert_allclose(first[:, 0], rows.logit[:, 0], rtol=1e-4, atol=1e-4)
@@ -248,7 +249,7 @@ def test_a_model_that_does_not_fit_is_refused(weights, tmp_path):
     """A missing file, a file without contract, and weights of other shapes are told apart."""
     with pytest.raises(FileNotFoundError, match="no QRS model"):
         qrs_model.load(tmp_path / "none.onnx")
-    model = onnx.load(str(qrs_model.shipped()))
+    model = onnx.load(str(shipped() / qrs_model.FILE))
     del model.metadata_props[:]
     onnx.save(model, str(tmp_path / "bare.onnx"))
     with pytest.raises(ContractError, match="no contract"):

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 from argon2 import PasswordHasher
@@ -383,15 +383,15 @@ def test_modules_import_only_what_is_there() -> None:
 
 
 @asynccontextmanager
-async def live(tmp_path: Path) -> AsyncIterator[tuple[WebSettings, FastAPI, httpx.AsyncClient, Bus]]:
+async def live(tmp_path: Path) -> AsyncIterator[tuple[WebSettings, FastAPI, httpx2.AsyncClient, Bus]]:
     """Run the real parts on a real bus and database, the application without a network."""
     async with embedded(tmp_path / "bus") as url:
         settings = WebSettings(redis_url=url, database_url=f"sqlite:///{tmp_path}/web.db", partitions=4)
         said: list[str] = []
         app = create_app(settings, announce=said.append)
         async with Bus(url, partitions=4) as bus, app.router.lifespan_context(app):
-            transport = httpx.ASGITransport(app)
-            async with httpx.AsyncClient(transport=transport, base_url=HOST, headers=OWN) as client:
+            transport = httpx2.ASGITransport(app)
+            async with httpx2.AsyncClient(transport=transport, base_url=HOST, headers=OWN) as client:
                 password = re.search(r"password (\S+)", said[0]).group(1)
                 answer = await client.post("/login", data={"user": USER, "password": password})
                 assert answer.status_code == 303
@@ -438,9 +438,9 @@ async def test_session_outlives_a_restart_of_the_web_process(tmp_path: Path) -> 
     async with live(tmp_path) as (settings, _, client, _bus):
         again = create_app(settings, announce=lambda text: pytest.fail("a second account was made"))
         async with again.router.lifespan_context(again):
-            transport = httpx.ASGITransport(again)
+            transport = httpx2.ASGITransport(again)
             cookies = {COOKIE: client.cookies[COOKIE]}
-            async with httpx.AsyncClient(transport=transport, base_url=HOST, cookies=cookies) as other:
+            async with httpx2.AsyncClient(transport=transport, base_url=HOST, cookies=cookies) as other:
                 assert (await other.get("/api/session")).json()["user"] == USER
 
 
