@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _LOCK: Final = 0x52574831
 """Number of PostgreSQL's advisory lock round a migration."""
 WAIT_S: Final = 10
+RETRY_S: Final = 0.01
 
 
 class StoreError(Exception):
@@ -78,10 +81,24 @@ def _open_sqlite(connection: Any, _record: Any) -> None:
     # The driver's own transactions begin too late for a lock and not at all for DDL, so ours are explicit.
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _keep_a_log(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _keep_a_log(cursor: Any) -> None:
+    # A change of journal needs the file to itself and, unlike all else, does not wait for it by the driver's timeout.
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
