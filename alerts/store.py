@@ -17,23 +17,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from alerts.database import StoreError, open_engine, upgrade, writing
-from alerts.tables import AlarmRow, Base, ChangeRow, CursorRow, RhythmRow, StatusRow, UserRow
+from alerts.people import ROLES, Account, People
+from alerts.tables import AlarmRow, ChangeRow, CursorRow, RhythmRow, StatusRow, UserRow, table_of
 from bus.messages import AlarmEvent, Event, RhythmEvent, StatusEvent
-
-ROLES: Final = ("viewer", "monitor", "clinician", "admin")
 
 _ALARM_FIELDS: Final = AlarmEvent.__struct_fields__
 _HASHER: Final = PasswordHasher()
 
 
-def _table(model: type[Base]) -> Table:
-    table = model.__table__
-    assert isinstance(table, Table)  # noqa: S101
-    return table
-
-
-ALARMS, CHANGES, RHYTHMS = _table(AlarmRow), _table(ChangeRow), _table(RhythmRow)
-STATUSES, USERS, CURSORS = _table(StatusRow), _table(UserRow), _table(CursorRow)
+ALARMS, CHANGES, RHYTHMS = table_of(AlarmRow), table_of(ChangeRow), table_of(RhythmRow)
+STATUSES, USERS, CURSORS = table_of(StatusRow), table_of(UserRow), table_of(CursorRow)
 _COLUMNS: Final = [ALARMS.c[name] for name in _ALARM_FIELDS]
 
 
@@ -54,6 +47,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._engine = open_engine(url)
         self._writer = writing(self._engine)
+        self._people = People(self._engine)
 
     def upgrade(self) -> None:
         """Make or bring up to date the schema; `sqlalchemy.exc.SQLAlchemyError` where the database can't be reached."""
@@ -171,6 +165,10 @@ class Store:
         """Role of a user, None if there is no such user."""
         with self._engine.connect() as connection:
             return connection.scalar(select(USERS.c.role).where(USERS.c.name == name))
+
+    def account(self, name: str) -> Account | None:
+        """Look an account up as it is now, None if there is no such user."""
+        return self._people.account(name)
 
     def count_users(self) -> int:
         """Count the users."""

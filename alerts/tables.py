@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Float, Index, Integer, MetaData, String, Text
+from sqlalchemy import BigInteger, Boolean, Float, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -12,6 +12,13 @@ class Base(DeclarativeBase):
     metadata = MetaData(
         naming_convention={"pk": "pk_%(table_name)s", "ix": "ix_%(table_name)s_%(column_0_N_name)s"},
     )
+
+
+def table_of(model: type[Base]) -> Table:
+    """Give the table of a model."""
+    table = model.__table__
+    assert isinstance(table, Table)  # noqa: S101
+    return table
 
 
 class AlarmColumns:
@@ -99,6 +106,10 @@ class UserRow(Base):
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
     password_hash: Mapped[str] = mapped_column(String(255))
     role: Mapped[str] = mapped_column(String(32))
+    disabled: Mapped[bool] = mapped_column(Boolean, default=False)
+    made_ms: Mapped[int] = mapped_column(BigInteger, default=0)
+    since_ms: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Sessions begun before are over (the password changed)."""
 
 
 class CursorRow(Base):

@@ -25,7 +25,7 @@ from sqlalchemy.exc import OperationalError
 from alerts.database import StoreError, open_engine, upgrade
 from alerts.history import Counters, keep_history
 from alerts.store import Store
-from alerts.tables import Base
+from alerts.tables_all import Base
 from bus.errors import BusUnavailableError
 from bus.messages import AlarmEvent, BeatEvent, Event, RhythmEvent, StatusEvent, pack
 from bus.streams import Record

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 import msgspec
 import numpy as np
 
+from alerts.people import Account
 from bus.messages import Action, AlarmEvent, BeatEvent, RhythmEvent, StatusEvent, View, pack
 from web.auth import Session
 from web.feed import FeedItem, FeedKind
@@ -140,6 +141,7 @@ class FakeWard:
         self.queue: asyncio.Queue[FeedItem] = asyncio.Queue()
         self.kept: dict[str, Session] = {}
         self.users: dict[str, str] = {}
+        self.roles: dict[str, str] = {}
         self.actions: list[tuple[str, Action]] = []
         self.broken = False
 
@@ -210,6 +212,10 @@ class FakeWard:
     def add_user(self, name: str, password_hash: str) -> None:
         """Accounts."""
         self.users[name] = password_hash
+
+    def account(self, name: str) -> Account | None:
+        """Accounts: everybody is an admin unless `roles` says otherwise."""
+        return Account(name, self.roles.get(name, "admin")) if name in self.users else None
 
     def count_users(self) -> int:
         """Accounts."""

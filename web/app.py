@@ -6,20 +6,28 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable
+from typing import Final
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from bus.tasks import end
+from web import api_people, routes
 from web.auth import first_account
 from web.gate import Gate
 from web.hub import Hub
 from web.pages import UI
 from web.parts import OpenParts
 from web.production import open_parts
-from web.routes import router
 from web.security import SecurityHeaders
 from web.settings import WebSettings
+from web.trail import Trail
+
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    routes.router,
+    api_people.router,
+)
+"""Every address that the server answers; each route states its role (`web.roles`)."""
 
 
 def say(text: str) -> None:
@@ -52,7 +60,8 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with parts(settings) as opened:
-            gate = Gate(settings, opened.accounts, opened.sessions)
+            gate = Gate(settings, opened.accounts, opened.sessions, opened.tokens)
+            app.state.parts, app.state.trail = opened, Trail(opened.audit)
             made = await asyncio.to_thread(first_account, opened.accounts, gate.passwords)
             if made is not None:
                 announce(f"first start: log in as {made[0]} with the password {made[1]} (shown only once)")
@@ -69,5 +78,6 @@ def create_app(
     app.state.settings = settings
     app.add_middleware(SecurityHeaders)
     app.mount("/ui", StaticFiles(directory=UI), name="ui")
-    app.include_router(router)
+    for router in ROUTERS:
+        app.include_router(router)
     return app

@@ -14,6 +14,8 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from redis.asyncio import Redis
 
+from alerts.people import Account, Token
+
 FIRST_USER: Final = "station"
 COOKIE: Final = "rw_session"
 _TOKEN_BYTES: Final = 32
@@ -34,13 +36,30 @@ class Accounts(Protocol):
         """How many accounts there are."""
         ...
 
+    def account(self, name: str) -> Account | None:
+        """Look an account up as it is now, None when there is none of that name."""
+        ...
+
+
+class Tokens(Protocol):
+    """Where access tokens live; calls block."""
+
+    def token(self, secret: str) -> Token | None:
+        """Look a token up by its secret."""
+        ...
+
 
 class Session(msgspec.Struct, frozen=True):
-    """A logged-in page."""
+    """A logged-in page, or one call of a program."""
 
     user: str
     csrf: str
     until_ms: int
+    role: str = "viewer"
+    """As it is at this call; not kept with the session."""
+    since_ms: int = 0
+    bearer: bool = False
+    """Made for one call by an access token, which no foreign page can send."""
 
 
 class Sessions(Protocol):
@@ -96,7 +115,8 @@ class LogIn:
 
 def new_session(user: str, now_s: float, hours: float) -> LogIn:
     """Make a session with fresh secrets."""
-    session = Session(user, secrets.token_urlsafe(_TOKEN_BYTES), int((now_s + hours * 3600) * 1000))
+    until_ms = int((now_s + hours * 3600) * 1000)
+    session = Session(user, secrets.token_urlsafe(_TOKEN_BYTES), until_ms, since_ms=int(now_s * 1000))
     return LogIn(secrets.token_urlsafe(_TOKEN_BYTES), session)
 
 

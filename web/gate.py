@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Final
 
+import msgspec
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
@@ -17,6 +18,7 @@ from web.auth import (
     Session,
     Sessions,
     Throttle,
+    Tokens,
     new_session,
     same_secret,
     session_key,
@@ -52,11 +54,14 @@ class Gate:
     ----------
     settings : WebSettings
         Origins and length of a session.
-    accounts, sessions
+    accounts, sessions, tokens
         Where they live.
     """
 
-    def __init__(self, settings: WebSettings, accounts: Accounts, sessions: Sessions) -> None:
+    def __init__(
+        self, settings: WebSettings, accounts: Accounts, sessions: Sessions, tokens: Tokens | None = None
+    ) -> None:
+        self._tokens = tokens
         self._settings = settings
         self._accounts = accounts
         self._sessions = sessions
@@ -69,15 +74,33 @@ class Gate:
         return own_origin(headers, self._settings.origins)
 
     async def session(self, connection: HTTPConnection) -> Session | None:
-        """Session of a request or websocket that has not ended."""
+        """Session of a request or websocket that has not ended, with the role that its user has now."""
+        scheme, _, secret = connection.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return await self._bearer(secret.strip())
         cookie = connection.cookies.get(COOKIE)
         if not cookie:
             return None
         session = await self._sessions.get(session_key(cookie))
-        return session if session is not None and session.until_ms > now_ms() else None
+        if session is None or session.until_ms <= now_ms():
+            return None
+        account = await asyncio.to_thread(self._accounts.account, session.user)
+        if account is None or account.disabled or session.since_ms < account.since_ms:
+            return None
+        return msgspec.structs.replace(session, role=account.role)
+
+    async def _bearer(self, secret: str) -> Session | None:
+        if self._tokens is None:
+            return None
+        token = await asyncio.to_thread(self._tokens.token, secret)
+        if token is None or token.until_ms <= now_ms():
+            return None
+        return Session(f"{token.label} (token)", "", token.until_ms, token.role, token.made_ms, bearer=True)
 
     def may_act(self, connection: HTTPConnection, session: Session) -> bool:
-        """Whether a request that changes something was made by our own page for the session at hand."""
+        """Whether a request that changes something was made by our own page for this session, or by a program."""
+        if session.bearer:
+            return True
         return self.own_page(connection.headers) and same_secret(connection.headers.get("x-csrf-token"), session.csrf)
 
     async def log_in(self, address: str, user: str, password: str) -> LogIn | None:
@@ -97,13 +120,18 @@ class Gate:
         async with self._checks:
             kept = await asyncio.to_thread(self._accounts.password_hash, user)
             good = await asyncio.to_thread(self.passwords.matches, kept, password)
-        if not good:
+        account = await asyncio.to_thread(self._accounts.account, user)
+        if not good or account is None or account.disabled:
             return None
         for key in keys:
             self._throttle.succeeded(key)
         fresh = new_session(user, time.time(), self._settings.session_hours)
         await self._sessions.put(session_key(fresh.cookie), fresh.session, self._settings.session_hours * 3600)
         return fresh
+
+    async def known(self, user: str) -> bool:
+        """Whether there is an account of that name."""
+        return await asyncio.to_thread(self._accounts.account, user) is not None
 
     async def log_out(self, connection: HTTPConnection) -> None:
         """End the session of a request."""

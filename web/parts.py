@@ -8,8 +8,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from alerts.audit import Audit
+from alerts.people import People
 from bus.messages import Action
-from web.auth import Accounts, Sessions
+from web.auth import Accounts, Sessions, Tokens
 from web.feed import Feed
 from web.hub import OpenAlarms
 from web.settings import WebSettings
@@ -37,7 +39,10 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything outside the process that the pages need."""
+    """Everything outside the process that the pages need.
+
+    What has a default is left out by apps that need less (tests of one thing); its routes answer 503 then.
+    """
 
     feed: Feed
     actions: Actions
@@ -45,6 +50,9 @@ class Parts:
     accounts: Accounts
     sessions: Sessions
     classifier: Classifier | None = None
+    tokens: Tokens | None = None
+    audit: Audit | None = None
+    people: People | None = None
 
 
 OpenParts: TypeAlias = Callable[[WebSettings], AbstractAsyncContextManager[Parts]]

@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator
 
 from redis.asyncio import Redis
 
+from alerts.audit import Audit
+from alerts.database import open_engine
+from alerts.people import People
 from alerts.store import Store
 from bus.messages import Action, Entry, Inbound, pack, pack_inbound, partition_of
 from bus.streams import Bus
@@ -36,9 +39,22 @@ async def open_parts(settings: WebSettings) -> AsyncIterator[Parts]:
         store = Store(settings.database_url)
         stack.push_async_callback(asyncio.to_thread, store.close)
         await asyncio.to_thread(store.upgrade)
+        # One engine for all stores beside the history's own.
+        engine = open_engine(settings.database_url)
+        stack.push_async_callback(asyncio.to_thread, engine.dispose)
+        people = People(engine)
         # A connection of its own for each: a reader that blocks must not hold an acknowledgement up.
         reading = await stack.enter_async_context(Bus(settings.redis_url, partitions=settings.partitions))
         writing = await stack.enter_async_context(Bus(settings.redis_url, partitions=settings.partitions))
         sessions: Redis = Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
         stack.push_async_callback(sessions.aclose)
-        yield Parts(BusFeed(reading), BusActions(writing), store, store, RedisSessions(sessions))
+        yield Parts(
+            feed=BusFeed(reading),
+            actions=BusActions(writing),
+            alarms=store,
+            accounts=store,
+            sessions=RedisSessions(sessions),
+            tokens=people,
+            audit=Audit(engine),
+            people=people,
+        )

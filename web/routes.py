@@ -18,6 +18,7 @@ from web.gate import Gate, TooManyTriesError
 from web.hub import Hub
 from web.pages import login_page, wall_page
 from web.parts import Actions, Classifier, FileRefusedError
+from web.roles import acts, audit
 from web.settings import WebSettings
 
 log = logging.getLogger("web")
@@ -40,22 +41,6 @@ def gate_of(connection: HTTPConnection) -> Gate:
 def hub_of(connection: HTTPConnection) -> Hub:
     """Give the hub of the app."""
     return cast(Hub, connection.app.state.hub)
-
-
-async def member(request: Request) -> Session:
-    """Let only who is logged in pass."""
-    session = await gate_of(request).session(request)
-    if session is None:
-        raise HTTPException(401, "You are logged out. Log in again.")
-    return session
-
-
-async def acting_member(request: Request) -> Session:
-    """Let only who is logged in pass, and only from our own page."""
-    session = await member(request)
-    if not gate_of(request).may_act(request, session):
-        raise HTTPException(403, "This did not come from our page. Reload it and try again.")
-    return session
 
 
 @router.get("/", response_class=HTMLResponse)
@@ -94,7 +79,10 @@ async def log_in(
         return HTMLResponse(login_page(settings.ward, text), 429, {"Retry-After": f"{error.wait_s:.0f}"})
     if fresh is None:
         log.warning("log-in refused")
+        # A name that is none may be a password in the wrong field.
+        await audit(request, "session.refused", user if await gate.known(user) else "", user="")
         return HTMLResponse(login_page(settings.ward, "Name or password is wrong."), 403)
+    await audit(request, "session.begin", user, user=user)
     answer = RedirectResponse("/", 303)
     answer.set_cookie(
         COOKIE,
@@ -108,23 +96,18 @@ async def log_in(
 
 
 @router.post("/api/logout")
-async def log_out(request: Request, _: Annotated[Session, Depends(acting_member)]) -> Response:
+async def log_out(request: Request, mine: Annotated[Session, Depends(acts("viewer"))]) -> Response:
     """End the session; its open pages go back to the log-in."""
     await gate_of(request).log_out(request)
+    await audit(request, "session.end", mine.user)
     answer = JSONResponse({"status": "logged out"})
     answer.delete_cookie(COOKIE)
     return answer
 
 
-@router.get("/api/session")
-async def show_session(request: Request, mine: Annotated[Session, Depends(member)]) -> dict[str, str | int]:
-    """Who is logged in, and the token that its acts need."""
-    return {"user": mine.user, "csrf": mine.csrf, "until_ms": mine.until_ms, "ward": settings_of(request).ward}
-
-
 @router.post("/api/alarms/{alarm_id:path}/ack", status_code=202)
 async def acknowledge(
-    request: Request, alarm_id: str, mine: Annotated[Session, Depends(acting_member)]
+    request: Request, alarm_id: str, mine: Annotated[Session, Depends(acts("monitor"))]
 ) -> dict[str, str]:
     """Store an acknowledgement in the patient's stream; the alarm itself tells the pages when it was done."""
     alarm = hub_of(request).board.alarms.get(alarm_id)
@@ -137,11 +120,12 @@ async def acknowledge(
         except BusError as error:
             log.warning("acknowledgement not stored: %s", error)
             raise HTTPException(503, "Not acknowledged: the server can't reach the bus. Try again.") from error
+        await audit(request, "alarm.ack", alarm_id)
     return {"presence": alarm.presence}
 
 
 @router.post("/api/classify")
-async def classify(request: Request, _: Annotated[Session, Depends(acting_member)]) -> Response:
+async def classify(request: Request, _: Annotated[Session, Depends(acts("viewer"))]) -> Response:
     """Classify the file that is the body; its name is in ``X-File-Name``, percent-encoded."""
     classifier = cast("Classifier | None", request.app.state.classifier)
     if classifier is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from alerts.tables import Base
+from alerts.tables_all import Base
 
 context.configure(
     connection=context.config.attributes["connection"],
