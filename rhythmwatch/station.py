@@ -92,6 +92,7 @@ class Running:
     url: str
     password: str
     devices: str
+    bus: str
 
 
 @contextlib.asynccontextmanager
@@ -113,7 +114,7 @@ async def running_station(station: Station, stop: asyncio.Event) -> AsyncIterato
         supervisor = Supervisor(_parts(station, bus, broker, devices, history, port, password))
         running = asyncio.create_task(supervisor.run(stop), name="supervisor")
         try:
-            yield Running(supervisor, f"http://{station.host}:{port}", password, devices)
+            yield Running(supervisor, f"http://{station.host}:{port}", password, devices, bus)
         finally:
             stop.set()
             await running

@@ -1,11 +1,10 @@
-"""Commands on recordings and models: analysis, training, evaluation, measurements."""
+"""Commands on recordings and models: analysis, training, evaluation."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from rhythmwatch.analyze import Analysis
 
 data = typer.Typer(help="Recordings to train on and to try things with.", no_args_is_help=True)
-bench = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
 
 MODELS = Annotated[
     Path | None,
@@ -203,48 +201,3 @@ def data_fetch(
 
     with options.one_line_errors(DataError, OSError):
         fetch(database, to)
-
-
-@bench.command("latency")
-def bench_latency(
-    data: options.Data = None,
-    patients: Annotated[
-        int, typer.Option("--patients", envvar="RHYTHMWATCH_PATIENTS", min=1, help="Patients at speed 1.")
-    ] = 50,
-    seconds: Annotated[
-        float, typer.Option("--seconds", envvar="RHYTHMWATCH_SECONDS", min=10.0, help="Length of the measurement.")
-    ] = 60.0,
-    as_json: options.AsJson = False,
-) -> None:
-    """Time from the publish of the frame that completes the evidence to the alarm on a websocket."""
-    from rhythmwatch.latency import measure
-
-    _show(measure(data, patients, seconds), "figure", "value", as_json=as_json)
-
-
-@bench.command("stages")
-def bench_stages(
-    data: options.Data = None,
-    patients: Annotated[
-        int, typer.Option("--patients", envvar="RHYTHMWATCH_PATIENTS", min=1, help="Patients in a batch.")
-    ] = 200,
-    seconds: Annotated[
-        float, typer.Option("--seconds", envvar="RHYTHMWATCH_SECONDS", min=5.0, help="Signal seconds a patient.")
-    ] = 30.0,
-    as_json: options.AsJson = False,
-) -> None:
-    """Cost of each stage, microseconds of one core a patient-second."""
-    from rhythmwatch.costs import measure_stages
-
-    _show(measure_stages(data, patients, seconds), "stage", "us a patient-second", as_json=as_json)
-
-
-def _show(figures: Mapping[str, float], *columns: str, as_json: bool) -> None:
-    """Print figures for a machine or for a person."""
-    if as_json:
-        sys.stdout.write(json.dumps(figures) + "\n")
-        return
-    table = Table(*columns)
-    for name, value in figures.items():
-        table.add_row(name, f"{value:g}")
-    options.console.print(table)

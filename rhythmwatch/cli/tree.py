@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rhythmwatch.cli import files, offline, serve, sources
+from rhythmwatch.cli import bench, files, offline, serve, sources
 
 app = typer.Typer(
     help="Real-time streaming ECG monitoring. Not a medical device: not for diagnosis or treatment.",
@@ -28,4 +28,4 @@ app.command()(offline.train)
 app.command()(offline.evaluate)
 app.command()(offline.warm)
 app.add_typer(offline.data, name="data")
-app.add_typer(offline.bench, name="bench")
+app.add_typer(bench.bench, name="bench")

@@ -1,0 +1,234 @@
+"""How many patients one core carries: more and more recordings through the real chain until alarms come too late."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from bus.streams import Bus
+from rhythmwatch.costs import measure_stages
+from rhythmwatch.load import Load
+from rhythmwatch.measuring import Receipt, Usage, bus_pid, latencies, listen, usage
+from rhythmwatch.peers import OURS, measure_peers
+from rhythmwatch.station import Running, Station, running_station, until_ready
+
+SETTLE_S: Final = 15.0
+"""After patients were added: their first frames, the start of their rules and the growth of the worker's rows."""
+CONNECT_S: Final = 180.0
+LIMIT_MS: Final = 500.0
+COUNTED: Final = ("ingest", "worker", "web", "bus")
+"""Processes that a patient needs live; the history is told apart."""
+FEWEST_ALARMS: Final = 20
+PEER_PATIENTS: Final = 200
+PEER_SECONDS: Final = 5
+"""Patients and signal seconds with which the stages and the peers are timed after the search."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A number of patients, measured.
+
+    Attributes
+    ----------
+    patients : int
+        Live at once.
+    alarms : int
+        New ones in the window.
+    p50_ms, p99_ms : float
+        Their latency; NaN without alarms.
+    lag_ms : int
+        Largest lag of a partition at the end.
+    cores : dict of str to float
+        Share of a core by process.
+    memory : dict of str to int
+        Resident bytes by process at the end.
+    """
+
+    patients: int
+    alarms: int
+    p50_ms: float
+    p99_ms: float
+    lag_ms: int
+    cores: dict[str, float]
+    memory: dict[str, int]
+
+    @property
+    def cores_used(self) -> float:
+        """Cores of ingest, workers, web and bus server."""
+        return sum(share for name, share in self.cores.items() if name.startswith(COUNTED))
+
+    def carried(self, limit_ms: float) -> bool:
+        """Whether the alarms came in time and nothing piled up."""
+        return self.alarms >= FEWEST_ALARMS and self.p99_ms <= limit_ms and self.lag_ms <= 2 * limit_ms
+
+
+@dataclass(slots=True)
+class _Stand:
+    """A station under load."""
+
+    running: Running
+    bus: int
+    data: Path | None
+    leads: int
+    receipts: list[Receipt]
+    loads: list[Load]
+
+    async def grow(self, patients: int) -> None:
+        """Add patients until there are so many."""
+        first = sum(load.count for load in self.loads)
+        load = Load(self.running.devices, self.data, first, patients - first, self.leads)
+        self.loads.append(load)
+        await asyncio.to_thread(load.wait_ready, CONNECT_S)
+
+    async def measure(self, seconds: float) -> tuple[Usage, dict[str, float], float, float, int]:
+        """Watch for a while; gives usage at the end, core seconds spent, begin and end (wall ms), and the lag."""
+        before, began, begin_ms = usage(self.running, self.bus), time.monotonic(), time.time() * 1000
+        await asyncio.sleep(seconds)
+        after, wall = usage(self.running, self.bus), time.monotonic() - began
+        async with Bus(self.running.bus) as bus:
+            lag = max(item.lag_ms for item in await bus.stats(range(bus.partitions)))
+        return (
+            after,
+            {name: spent / wall for name, spent in after.since(before).items()},
+            begin_ms,
+            time.time() * 1000,
+            lag,
+        )
+
+
+def search(
+    data: Path | None,
+    *,
+    start: int,
+    step: int,
+    most: int,
+    seconds: float,
+    workers: int = 1,
+    leads: int = 1,
+    limit_ms: float = LIMIT_MS,
+    tell: Callable[[Level], None] = lambda _: None,
+) -> tuple[Level, ...]:
+    """Add patients step by step until the alarms are late or `most` is reached.
+
+    Parameters
+    ----------
+    data : Path, optional
+        Folder of recordings; without any the patients are simulated.
+    start, step, most : int
+        Patients at first, added at a time, and at most.
+    seconds : float
+        Length of each measurement.
+    workers : int
+        Worker processes.
+    leads : int
+        Leads each device sends.
+    limit_ms : float
+        p99 of the alarm latency that still counts as carried.
+    tell : callable
+        Gets each level as it is known.
+
+    Returns
+    -------
+    tuple of Level
+        All levels; the last one may not have been carried.
+    """
+    with tempfile.TemporaryDirectory(prefix="rw-capacity-") as folder:
+        station = Station(state=Path(folder), host="127.0.0.1", port=0, workers=workers)
+        levels = range(start, most + 1, step)
+        return asyncio.run(_search(station, data, levels, seconds, leads, limit_ms, tell))
+
+
+async def _search(
+    station: Station,
+    data: Path | None,
+    levels: Sequence[int],
+    seconds: float,
+    leads: int,
+    limit_ms: float,
+    tell: Callable[[Level], None],
+) -> tuple[Level, ...]:
+    found: list[Level] = []
+    async with running_station(station, asyncio.Event()) as running:
+        if not await until_ready(running.url):
+            raise RuntimeError("the service did not become ready; the log above says why")
+        stand = _Stand(running, await bus_pid(running.bus), data, leads, [], [])
+        listener = asyncio.create_task(listen(running, stand.receipts))
+        try:
+            for patients in levels:
+                await stand.grow(patients)
+                await asyncio.sleep(SETTLE_S)
+                found.append(await _level(stand, patients, seconds))
+                tell(found[-1])
+                if not found[-1].carried(limit_ms):
+                    break
+        finally:
+            for load in stand.loads:
+                load.kill()
+            listener.cancel()
+    return tuple(found)
+
+
+async def _level(stand: _Stand, patients: int, seconds: float) -> Level:
+    after, cores, begin_ms, end_ms, lag = await stand.measure(seconds)
+    published: dict[str, np.ndarray] = {}
+    for load in stand.loads:
+        published |= (await asyncio.to_thread(load.report)).published
+    window = [item for item in stand.receipts if begin_ms <= item.at_ms <= end_ms]
+    times = latencies(window, published)
+    p50, p99 = (float(np.percentile(times, level)) if len(times) else float("nan") for level in (50, 99))
+    return Level(patients, len(times), p50, p99, lag, cores, after.memory)
+
+
+def report(levels: Sequence[Level], data: Path | None, limit_ms: float = LIMIT_MS) -> dict[str, object]:
+    """Sum a search up, with the costs of our stages and of peers measured beside it.
+
+    Parameters
+    ----------
+    levels : sequence of Level
+        What `search` gave.
+    data : Path, optional
+        Folder of recordings.
+    limit_ms : float
+        p99 of the alarm latency that counts as carried.
+
+    Returns
+    -------
+    dict
+        ``patients_per_core``, ``patients``, ``cores_used``, ``p99_alarm_ms``, ``cores`` (by process), ``memory_kb``
+        (worker, a patient), ``stages`` (us a patient-second), ``peers`` (patients a core), ``against_best_peer``.
+
+    Raises
+    ------
+    ValueError
+        If no level was carried.
+    """
+    carried = [level for level in levels if level.carried(limit_ms)]
+    if not carried:
+        raise ValueError(f"not even {levels[0].patients} patients were carried; begin with fewer (--first)")
+    best = carried[-1]
+    costs = measure_peers(data, PEER_PATIENTS, PEER_SECONDS)
+    ours = costs.pop(OURS)
+    first, last = levels[0], best
+    grown = sum(last.memory[name] - first.memory[name] for name in last.memory if name.startswith("worker"))
+    figures: dict[str, object] = {
+        "patients_per_core": round(best.patients / best.cores_used),
+        "patients": best.patients,
+        "cores_used": round(best.cores_used, 3),
+        "p50_alarm_ms": round(best.p50_ms, 1),
+        "p99_alarm_ms": round(best.p99_ms, 1),
+        "alarms": best.alarms,
+        "cores": {name: round(share, 3) for name, share in best.cores.items()},
+        "stages": measure_stages(data, PEER_PATIENTS, PEER_SECONDS),
+        "peers": {name: round(1e6 / cost) for name, cost in costs.items()},
+        "against_best_peer": round(min(costs.values()) / ours, 1) if costs else None,
+    }
+    if last.patients > first.patients:
+        figures["worker_kb_a_patient"] = round(grown / (last.patients - first.patients) / 1000)
+    return figures
