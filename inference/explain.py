@@ -9,6 +9,7 @@ the verdict, see no image and are not in the map.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -160,6 +161,43 @@ def heat(packed: bytes) -> NDArray[np.float32]:
 def image_share(packed: bytes) -> int:
     """Share of the image in the network's part of the verdict, percent; the rest is RR, shape and P wave."""
     return packed[0]
+
+
+def occlusion(
+    judge: Callable[[NDArray[np.float32]], NDArray[np.float32]], picture: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Probabilities of a picture by any model, and what each cell adds to the lead of the class over the second best.
+
+    A cell is painted over with the channel's median, and the picture judged again (Zeiler and Fergus 2014, "Visualizing
+    and understanding convolutional networks"). Unlike `maps` this needs no knowledge of the model, and is no exact sum.
+
+    Parameters
+    ----------
+    judge : callable
+        Probabilities, shape (m, classes), of pictures, shape (m, channels, columns, bins).
+    picture : ndarray of float32, shape (channels, columns, bins)
+        Time, then frequency from the lowest.
+
+    Returns
+    -------
+    probabilities : ndarray of float32, shape (classes,)
+    cells : ndarray of float32, shape CELLS
+        Log-odds of the class against the second best that go with the cell; for `pack`.
+    """
+    columns, bins = picture.shape[1:]
+    middle = np.median(picture, axis=(1, 2), keepdims=True)
+    variants = np.repeat(picture[None], 1 + CELLS[0] * CELLS[1], axis=0)
+    for i in range(CELLS[0]):
+        for j in range(CELLS[1]):
+            # Cells lie about their centres as `heat` draws them: the first ones are half as long.
+            a, b = (max(0, round((k - 0.5) * columns / CELLS[0])) for k in (i, i + 1))
+            c, d = (max(0, round((k - 0.5) * bins / CELLS[1])) for k in (j, j + 1))
+            b, d = columns if i == CELLS[0] - 1 else b, bins if j == CELLS[1] - 1 else d
+            variants[1 + i * CELLS[1] + j, :, a:b, c:d] = middle
+    p = judge(variants)
+    best, second = np.argsort(-p[0], kind="stable")[:2].tolist()
+    lead = np.log(np.maximum(p[:, best], 1e-6)) - np.log(np.maximum(p[:, second], 1e-6))
+    return p[0], np.asarray((lead[0] - lead[1:]).reshape(CELLS), np.float32)
 
 
 def _spread(size: int, cells: int) -> NDArray[np.float32]:
