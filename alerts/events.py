@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from alerts.limits import Limits, values_of
 from alerts.model import LETHAL, TECHNICAL
-from alerts.state import AlarmChange
-from bus.messages import AlarmEvent
+from alerts.state import AlarmBook, AlarmChange
+from bus.messages import AlarmEvent, SettingsEvent
 
 
 def to_event(change: AlarmChange, patient: str, device: str, rate: float = 250.0) -> AlarmEvent:
@@ -45,4 +46,45 @@ def to_event(change: AlarmChange, patient: str, device: str, rate: float = 250.0
         announced_ms=alarm.changed_ms if change.announce else alarm.announced_ms,
         escalation=alarm.escalation,
         silent_until_ms=alarm.silent_until_ms,
+    )
+
+
+def settings_event(
+    book: AlarmBook,
+    limits: Limits,
+    profile: str,
+    device: str,
+    reason: str,
+    user: str,
+    *,
+    vacant: bool = False,
+    note: str = "",
+) -> SettingsEvent:
+    """Say what is in force for a patient's alarms.
+
+    Parameters
+    ----------
+    book : AlarmBook
+        Of the patient, at the time of the event.
+    limits, profile
+        In force now.
+    device : str
+        Device of the patient.
+    reason, user, vacant, note
+        See `bus.messages.SettingsEvent`.
+    """
+    return SettingsEvent(
+        patient=book.patient,
+        device=device,
+        ms=book.now_ms,
+        reason=reason,
+        user=user,
+        profile=profile,
+        values=values_of(limits),
+        off=tuple(sorted(limits.off)),
+        lethal_off=tuple(sorted(limits.off & LETHAL)),
+        pause_until_ms=book.pause_until_ms,
+        pause_by=book.pause_by,
+        vacant=vacant,
+        note=note,
     )

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from alerts.store import Store
 from bus.errors import BusError
-from bus.messages import AlarmEvent, BeatEvent, Event, RhythmEvent, StatusEvent, unpack_event
+from bus.messages import AlarmEvent, BeatEvent, Event, RhythmEvent, SettingsEvent, StatusEvent, unpack_event
 from bus.streams import START, Record, milliseconds
 
 WAIT_S: Final = 0.5
@@ -49,6 +49,7 @@ class Counters:
     """Alarm changes written."""
     rhythms: int = 0
     statuses: int = 0
+    settings: int = 0
     beats: int = 0
     """Seen and left to the recordings."""
     unreadable: int = 0
@@ -72,6 +73,8 @@ class Counters:
                 self.rhythms += 1
             elif isinstance(event, StatusEvent):
                 self.statuses += 1
+            elif isinstance(event, SettingsEvent):
+                self.settings += 1
             elif isinstance(event, BeatEvent):
                 self.beats += 1
 

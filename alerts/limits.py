@@ -246,6 +246,19 @@ PROFILES: Final[Mapping[str, Limits]] = MappingProxyType(
 )
 
 
+def of_profile(name: str | float | bool) -> Limits:
+    """Limits of a profile; `LimitsError` if there is none of that name."""
+    limits = PROFILES.get(name) if isinstance(name, str) else None
+    if limits is None:
+        raise LimitsError((f"there is no profile {name!r}: choose one of {', '.join(PROFILES)}",))
+    return limits
+
+
+def values_of(limits: Limits) -> dict[str, float | bool]:
+    """Every limit by its name; kinds switched off are not among them."""
+    return {item.name: getattr(limits, item.name) for item in fields(Limits) if item.name != "off"}
+
+
 def changed(limits: Limits, values: Mapping[str, float | str | bool]) -> Limits:
     """Limits with some values replaced; a key ``KIND`` with ``False`` or ``True`` switches that kind off or on.
 

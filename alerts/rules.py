@@ -16,10 +16,10 @@ from alerts.limits import KINDS, Limits
 from alerts.model import Beat, Condition, Evidence, Horizon, Kind, Note, Quality, Rhythm, Silence
 from alerts.rules_beats import arm, asystole_due, on_beat, pause_due, rate_due, run_due
 from alerts.rules_rhythm import on_rhythm
-from alerts.rules_state import NEVER, RuleState, end, pvc_per_minute
+from alerts.rules_state import NEVER, RuleState, end, pvc_per_minute, switch_off
 from alerts.rules_technical import on_jump, on_note, on_quality, on_silence, seen_due
 
-__all__ = ["RuleState", "fold", "in_order", "jump", "known_at", "new_state", "pvc_per_minute", "step"]
+__all__ = ["RuleState", "fold", "in_order", "jump", "known_at", "new_state", "pvc_per_minute", "step", "switch_off"]
 
 _RANK: Final = {Quality: 0, Note: 1, Silence: 2, Beat: 3, Rhythm: 4, Horizon: 5}
 _KIND_OF: Final = {str(kind): kind for kind in KINDS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Final
 
 import msgspec
@@ -180,6 +181,16 @@ def end(
     state.shown.pop(kind, None)
     state.due.pop(kind, None)
     out.append(Condition(kind, False, onset, at, detail=detail or (f"{by} stands for it" if by else ""), by=by))
+
+
+def switch_off(state: RuleState, off: Set[Kind]) -> None:
+    """Forget the standing conditions of kinds that were switched off; whoever keeps the alarms ends these."""
+    for kind in off & state.standing.keys():
+        del state.standing[kind]
+        state.shown.pop(kind, None)
+        state.due.pop(kind, None)
+        if kind is Kind.VTACH:
+            state.verdict_vt = False
 
 
 def hold(state: RuleState, kind: Kind, last: int) -> None:

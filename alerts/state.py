@@ -9,14 +9,16 @@ are ``off``. Acknowledged (``ack``): silent and visible until the condition ends
 - an end because a higher condition stands for it does not latch, but for a lethal alarm;
 - a latched medium message gives way to a newer alarm of its kind; high ones stay, each to be acknowledged;
 - an audio pause ends by itself, and at once with a lethal alarm or one higher than all that stood when it began;
-- a high alarm that nobody acknowledges escalates; an acknowledged one that goes on is announced again after a while.
+- a high alarm that nobody acknowledges escalates; an acknowledged one that goes on is announced again after a while;
+- a kind that is switched off ends at once, but a lethal alarm that nobody acknowledged latches;
+- at discharge all alarms end, acknowledged by whoever discharged.
 
 If the stream ends in an alarm it stays as it is; NO_DATA comes beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from enum import StrEnum
 from math import isfinite
 from typing import Final
@@ -58,6 +60,8 @@ class Reason(StrEnum):
     REMINDED = "reminded"
     PAUSED = "paused"
     RESUMED = "resumed"
+    SWITCHED_OFF = "switched_off"
+    DISCHARGED = "discharged"
 
 
 class Alarm(msgspec.Struct, frozen=True):
@@ -270,6 +274,45 @@ def on_epoch(book: AlarmBook, epoch: int, now_ms: int, *, policy: Policy = HOUSE
             _end(book, book.alarms[identity], "the device started anew", None, policy, changes)
         book.epoch = epoch
         book.last.clear()
+    return changes
+
+
+def on_switched_off(
+    book: AlarmBook, off: Set[Kind], user: str, now_ms: int, *, policy: Policy = HOUSE
+) -> list[AlarmChange]:
+    """End the standing alarms of kinds that staff switched off; a lethal one that nobody acknowledged latches."""
+    changes = on_clock(book, now_ms, policy=policy)
+    for kind in sorted(off & book.active.keys()):
+        alarm = book.alarms[book.active.pop(kind)]
+        latches = kind in LETHAL and alarm.presence is Presence.ON
+        new = replace(
+            alarm,
+            presence=Presence.LATCHED if latches else Presence.OFF,
+            cleared_ms=book.now_ms,
+            detail=f"{alarm.detail} (switched off by {user})",
+        )
+        _put(book, new, Reason.SWITCHED_OFF, changes)
+    return changes
+
+
+def on_discharge(book: AlarmBook, user: str, now_ms: int, *, policy: Policy = HOUSE) -> list[AlarmChange]:
+    """End all alarms and the audio pause: the patient leaves, and who says so has acknowledged what stood."""
+    changes = on_clock(book, now_ms, policy=policy)
+    now_ms = book.now_ms
+    book.pause_until_ms = book.pause_priority = 0
+    book.pause_by = ""
+    book.active.clear()
+    for alarm in list(book.alarms.values()):
+        new = replace(
+            alarm,
+            presence=Presence.OFF,
+            cleared_ms=now_ms if alarm.cleared_ms is None else alarm.cleared_ms,
+            acked_by=alarm.acked_by or user,
+            acked_ms=now_ms if alarm.acked_ms is None else alarm.acked_ms,
+            escalation=0,
+            silent_until_ms=0,
+        )
+        _put(book, new, Reason.DISCHARGED, changes)
     return changes
 
 

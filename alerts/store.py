@@ -12,14 +12,14 @@ from typing import Any, Final, Self
 import msgspec
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import Connection, Table, func, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
-from alerts.database import StoreError, open_engine, upgrade, writing
+from alerts.database import StoreError, insert_into, open_engine, upgrade, writing
 from alerts.people import ROLES, Account, People
+from alerts.settings import SETTINGS, in_force, settings_row
 from alerts.tables import AlarmRow, ChangeRow, CursorRow, RhythmRow, StatusRow, UserRow, table_of
-from bus.messages import AlarmEvent, Event, RhythmEvent, StatusEvent
+from bus.messages import AlarmEvent, Event, RhythmEvent, SettingsEvent, StatusEvent
 
 _ALARM_FIELDS: Final = AlarmEvent.__struct_fields__
 _HASHER: Final = PasswordHasher()
@@ -86,6 +86,7 @@ class Store:
         changes: list[dict[str, Any]] = []
         rhythms: list[dict[str, Any]] = []
         statuses: list[dict[str, Any]] = []
+        settings: list[dict[str, Any]] = []
         for place, item in records:
             if isinstance(item, AlarmEvent):
                 row = msgspec.structs.asdict(item)
@@ -98,15 +99,22 @@ class Store:
             elif isinstance(item, StatusEvent):
                 row = msgspec.structs.asdict(item)
                 statuses.append({**row, "leads": " ".join(item.leads), "entry": f"{partition}:{place}"})
+            elif isinstance(item, SettingsEvent):
+                settings.append({**settings_row(item), "entry": f"{partition}:{place}"})
         with self._writer.begin() as connection:
             known_position = connection.scalar(select(CURSORS.c.position).where(CURSORS.c.partition == partition))
             if known_position is not None and _order(known_position) >= _order(position):
                 return False
-            for table, rows in ((CHANGES, changes), (RHYTHMS, rhythms), (STATUSES, statuses)):
+            for table, rows in (
+                (CHANGES, changes),
+                (RHYTHMS, rhythms),
+                (STATUSES, statuses),
+                (SETTINGS, settings),
+            ):
                 if rows:
-                    connection.execute(_insert(connection, table).on_conflict_do_nothing(), rows)
+                    connection.execute(insert_into(connection, table).on_conflict_do_nothing(), rows)
             if alarms:
-                statement = _insert(connection, ALARMS)
+                statement = insert_into(connection, ALARMS)
                 connection.execute(
                     statement.on_conflict_do_update(
                         index_elements=[ALARMS.c.id],
@@ -115,7 +123,7 @@ class Store:
                     ),
                     list(alarms.values()),
                 )
-            cursor = _insert(connection, CURSORS)
+            cursor = insert_into(connection, CURSORS)
             connection.execute(
                 cursor.on_conflict_do_update(
                     index_elements=[CURSORS.c.partition], set_={"position": cursor.excluded.position}
@@ -128,6 +136,11 @@ class Store:
         """How far each partition was read."""
         with self._engine.connect() as connection:
             return {row.partition: row.position for row in connection.execute(select(CURSORS))}
+
+    def settings_in_force(self) -> list[SettingsEvent]:
+        """List the newest settings of every patient that staff ever set something for."""
+        with self._engine.connect() as connection:
+            return in_force(connection)
 
     # --- asked by the pages --------------------------------------------------------------------------------------
 
@@ -188,7 +201,7 @@ class Store:
         try:
             with self._writer.begin() as connection:
                 row = {"name": name, "password_hash": password_hash, "role": role}
-                connection.execute(_insert(connection, USERS), row)
+                connection.execute(insert_into(connection, USERS), row)
         except IntegrityError as error:
             raise StoreError(f"user {name!r} exists already; choose another name") from error
 
@@ -206,10 +219,6 @@ class Store:
 
 
 _NOBODY: Final = _HASHER.hash("nobody")
-
-
-def _insert(connection: Connection, table: Table) -> Any:
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def _order(position: str) -> tuple[int, int]:

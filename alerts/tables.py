@@ -47,6 +47,7 @@ class AlarmColumns:
     announced_ms: Mapped[int] = mapped_column(BigInteger)
     escalation: Mapped[int] = mapped_column(Integer)
     silent_until_ms: Mapped[int] = mapped_column(BigInteger)
+    retrospective: Mapped[bool] = mapped_column(Boolean)
 
 
 class AlarmRow(AlarmColumns, Base):

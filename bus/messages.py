@@ -43,7 +43,7 @@ class Inbound(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Action(msgspec.Struct, frozen=True, tag="action"):
-    """What a member of staff does to a patient's alarms: ``ack``, ``pause``, ``resume``, ``limits``, ``admit``, ..."""
+    """What a member of staff does to a patient's alarms; `rhythmwatch.acting` says what each name does."""
 
     name: str
     user: str
@@ -124,6 +124,8 @@ class AlarmEvent(msgspec.Struct, frozen=True, tag="alarm"):
     escalation: int = 0
     silent_until_ms: int = 0
     """End of the audio pause that covers it; 0 = none."""
+    retrospective: bool = False
+    """Found in data that came after its time: listed, never announced."""
 
 
 class StatusEvent(msgspec.Struct, frozen=True, tag="status"):
@@ -139,7 +141,32 @@ class StatusEvent(msgspec.Struct, frozen=True, tag="status"):
     note: str = ""
 
 
-Event: TypeAlias = BeatEvent | RhythmEvent | AlarmEvent | StatusEvent
+class SettingsEvent(msgspec.Struct, frozen=True, tag="settings"):
+    """What staff set for a patient's alarms changed, or a change was refused; it says all that is in force now."""
+
+    patient: str
+    device: str
+    ms: int
+    reason: str
+    """limits, profile, admit, discharge, pause, resume, pause_ended or refused."""
+    user: str
+    """Who asked for it; empty where the clock or a new alarm did it."""
+    profile: str
+    values: dict[str, float | bool]
+    """Every limit by its name (`alerts.limits.Limits`)."""
+    off: tuple[str, ...]
+    """Kinds of alarms that are switched off."""
+    lethal_off: tuple[str, ...] = ()
+    """Those of them that are lethal: to be seen on the wall."""
+    pause_until_ms: int = 0
+    """End of the audio pause; 0 = none."""
+    pause_by: str = ""
+    vacant: bool = False
+    """Discharged, and nobody admitted since."""
+    note: str = ""
+
+
+Event: TypeAlias = BeatEvent | RhythmEvent | AlarmEvent | StatusEvent | SettingsEvent
 
 
 class View(msgspec.Struct, frozen=True, tag="view"):

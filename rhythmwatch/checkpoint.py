@@ -14,7 +14,7 @@ from ingest.sequencer import Sequencer
 from rhythmwatch.patient import Patient, PatientRecord, Vitals
 from rhythmwatch.pipeline import Pipeline
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class CheckpointError(ValueError):
@@ -100,6 +100,9 @@ def _record(pipeline: Pipeline, patient: Patient) -> PatientRecord:
         quality=patient.vitals.quality,
         lead=patient.vitals.lead,
         records=pipeline.stages.dump(patient.slot) if patient.slot >= 0 else {},
+        profile=patient.profile,
+        vacant=patient.vacant,
+        told_pause_ms=patient.told_pause_ms,
     )
 
 
@@ -127,6 +130,9 @@ def _patient(pipeline: Pipeline, record: PatientRecord) -> Patient:
             rules=_rules.decode(record.rules),
             book=_book.decode(record.book),
             limits=_limits.decode(record.limits),
+            profile=record.profile,
+            vacant=record.vacant,
+            told_pause_ms=record.told_pause_ms,
             vitals=vitals,
         )
         if record.records:

@@ -74,6 +74,12 @@ class Patient:
         Device samples before this one are left out, so that the first block is whole.
     last_frame_ms : int
         Server time of the last frame; 0 before the first.
+    profile : str
+        Profile that `limits` began from (`alerts.limits.PROFILES`).
+    vacant : bool
+        Discharged, and nobody admitted since: technical alarms have nobody to protect.
+    told_pause_ms : int
+        End of the audio pause as it was published last.
     queued_rate, queued_leads : float, int
         Rate and number of leads of what was put in order last, which may not have been worked off yet.
     """
@@ -97,6 +103,9 @@ class Patient:
     sequencer: Sequencer = field(default_factory=Sequencer)
     rules: RuleState | None = None
     limits: Limits = field(default_factory=Limits)
+    profile: str = "adult"
+    vacant: bool = False
+    told_pause_ms: int = 0
     vitals: Vitals = field(default_factory=Vitals)
 
     def ms(self, index: int) -> int:
@@ -129,3 +138,6 @@ class PatientRecord(msgspec.Struct, array_like=True):
     quality: str
     lead: str
     records: dict[str, bytes]
+    profile: str
+    vacant: bool
+    told_pause_ms: int

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alerts import rules, state
-from alerts.events import to_event
-from alerts.limits import LimitsError, changed
-from alerts.model import Beat, Condition, Evidence, Horizon, Note, Quality, Rhythm, Silence
+from alerts.events import settings_event, to_event
+from alerts.model import TECHNICAL, Beat, Condition, Evidence, Horizon, Note, Quality, Rhythm, Silence
 from alerts.state import AlarmBook
 from bus.messages import (
+    Action,
     BeatEvent,
     Entry,
     Event,
@@ -41,6 +41,7 @@ from inference.beats import CLASSES
 from ingest.codecs import decode_frame
 from ingest.frame import FrameError
 from ingest.sequencer import Gap, Late, NewEpoch, Run, Step
+from rhythmwatch.acting import act
 from rhythmwatch.models import Models
 from rhythmwatch.patient import Patient, Vitals
 from rhythmwatch.stages import DELAY, Chunk, RhythmVerdict, Stages, Stretch
@@ -280,12 +281,21 @@ class Pipeline:
             self._alarms(patient, state.on_epoch(patient.book, step.epoch, patient.now_ms), out)
         start = start_at(work.sample, patient.rate)
         if step is not None or patient.rules is None:
-            patient.rules = rules.new_state(DELAY, patient.limits, start)
-            patient.vitals = Vitals()
+            self._anew(patient, work.sample)
         else:
             self._conditions(patient, rules.jump(patient.rules, patient.seen, start, patient.limits), out)
             patient.vitals.quality = "good"
-        patient.next_sample, patient.skip_to = work.sample, first_sample(start, patient.rate)
+            self._restart(patient, work.sample)
+
+    def _anew(self, patient: Patient, sample: int) -> None:
+        """Forget what was learnt of the patient; the signal goes on at a device sample."""
+        patient.rules = rules.new_state(DELAY, patient.limits, start_at(sample, patient.rate))
+        patient.vitals = Vitals()
+        self._restart(patient, sample)
+
+    def _restart(self, patient: Patient, sample: int) -> None:
+        start = start_at(sample, patient.rate)
+        patient.next_sample, patient.skip_to = sample, first_sample(start, patient.rate)
         self.stages.reset(patient.slot, min(len(patient.leads), MAX_ANALYSED), start)
         patient.seen = start
 
@@ -303,16 +313,7 @@ class Pipeline:
             except (msgspec.DecodeError, msgspec.ValidationError):
                 out.refuse("action")
                 return
-            if action.name == "limits":
-                try:
-                    patient.limits = changed(patient.limits, action.values)
-                except LimitsError:
-                    out.refuse("limits")
-                return
-            outcome = state.on_action(patient.book, action.name, action.user, action.alarm, action.values, now)
-            if not outcome.accepted:
-                out.refuse("action")
-            self._alarms(patient, outcome.changes, out)
+            self._act(patient, action, now, out)
         elif entry.kind is Entry.DEVICE:
             try:
                 note = unpack_note(entry.payload)
@@ -331,6 +332,19 @@ class Pipeline:
                 if first:
                     self._status(patient, out)
             self._alarms(patient, state.on_clock(patient.book, now), out)
+
+    def _act(self, patient: Patient, action: Action, now: int, out: Output) -> None:
+        acted = act(patient, action, now)
+        if acted.refused:
+            out.refuse(acted.refused)
+        if acted.anew and patient.rules is not None:
+            self._anew(patient, patient.next_sample)
+        if acted.reason:
+            # The end of a pause that this action brought is told by its own event.
+            patient.told_pause_ms = patient.book.pause_until_ms
+        self._alarms(patient, acted.changes, out)
+        if acted.reason:
+            self._settings(patient, acted.reason, out, action.user, acted.note)
 
     # --- results -------------------------------------------------------------------------------------------------
 
@@ -389,6 +403,8 @@ class Pipeline:
 
     def _conditions(self, patient: Patient, conditions: Sequence[Condition], out: Output) -> None:
         for condition in conditions:
+            if patient.vacant and condition.kind in TECHNICAL:
+                continue
             out.conditions.append((patient.id, condition))
             changes = state.on_condition(patient.book, condition, patient.now_ms, onset_ms=patient.ms(condition.onset))
             self._alarms(patient, changes, out)
@@ -396,6 +412,22 @@ class Pipeline:
     def _alarms(self, patient: Patient, changes: Sequence[state.AlarmChange], out: Output) -> None:
         for change in changes:
             out.events.append((patient.id, to_event(change, patient.id, patient.device, patient.rate or float(FS))))
+        if patient.book.pause_until_ms != patient.told_pause_ms:
+            patient.told_pause_ms = patient.book.pause_until_ms
+            self._settings(patient, "pause_ended", out)
+
+    def _settings(self, patient: Patient, reason: str, out: Output, user: str = "", note: str = "") -> None:
+        event = settings_event(
+            patient.book,
+            patient.limits,
+            patient.profile,
+            patient.device,
+            reason,
+            user,
+            vacant=patient.vacant,
+            note=note,
+        )
+        out.events.append((patient.id, event))
 
 
 def _missing(rate: float, leads: int) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from alerts.people import Account
-from bus.messages import Action, AlarmEvent, BeatEvent, RhythmEvent, StatusEvent, View, pack
+from bus.messages import Action, AlarmEvent, BeatEvent, RhythmEvent, SettingsEvent, StatusEvent, View, pack
 from web.auth import Session
 from web.feed import FeedItem, FeedKind
 from web.parts import Parts
@@ -204,6 +204,10 @@ class FakeWard:
     def open_alarms(self) -> list[AlarmEvent]:
         """Open alarms of the store."""
         return [event for event in self.alarms.values() if event.presence != "off"]
+
+    def settings_in_force(self) -> list[SettingsEvent]:
+        """Store: nobody changed any settings."""
+        return []
 
     def password_hash(self, name: str) -> str | None:
         """Accounts."""

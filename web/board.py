@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from bus.messages import AlarmEvent, BeatEvent, Event, RhythmEvent, StatusEvent, View
+from bus.messages import AlarmEvent, BeatEvent, Event, RhythmEvent, SettingsEvent, StatusEvent, View
 
 BEATS_KEPT: Final = 60
 CLOSED_KEPT: Final = 200
@@ -26,6 +26,7 @@ class Bed:
     beats: deque[BeatEvent] = field(default_factory=lambda: deque(maxlen=BEATS_KEPT))
     rhythm: RhythmEvent | None = None
     status: StatusEvent | None = None
+    settings: SettingsEvent | None = None
 
 
 class Board:
@@ -67,6 +68,11 @@ class Board:
                 if bed.status and event.ms < bed.status.ms:
                     return False
                 bed.status = event
+            case SettingsEvent():
+                bed = self.bed(event.patient)
+                if bed.settings and event.ms < bed.settings.ms:
+                    return False
+                bed.settings = event
         return True
 
     def _alarm(self, event: AlarmEvent) -> bool:
@@ -102,7 +108,7 @@ class Board:
         """Alarms that are not over."""
         return (alarm for alarm in self.alarms.values() if alarm.presence != "off")
 
-    def load(self, alarms: Iterable[AlarmEvent]) -> None:
-        """Take alarms from the store in, at start."""
-        for alarm in alarms:
-            self._alarm(alarm)
+    def load(self, events: Iterable[Event]) -> None:
+        """Take what the store knows in, at start."""
+        for event in events:
+            self.apply(event)

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from bus.messages import AlarmEvent, BeatEvent, RhythmEvent, View, unpack_event, unpack_view
+from bus.messages import AlarmEvent, BeatEvent, Event, RhythmEvent, SettingsEvent, View, unpack_event, unpack_view
 from web import wire
 from web.board import Board
 from web.feed import Feed, FeedItem, FeedKind
@@ -36,6 +36,10 @@ class OpenAlarms(Protocol):
 
     def open_alarms(self) -> Iterable[AlarmEvent]:
         """Alarms that are not over."""
+        ...
+
+    def settings_in_force(self) -> Iterable[SettingsEvent]:
+        """Give the newest settings of each patient that has any."""
         ...
 
 
@@ -113,7 +117,7 @@ class Hub:
         while True:
             try:
                 if not loaded:
-                    self.board.load(await asyncio.to_thread(lambda: list(self._store.open_alarms())))
+                    self.board.load(await asyncio.to_thread(self._known))
                     loaded = True
                 async with aclosing(self._feed.items()) as items:
                     async for item in items:
@@ -126,6 +130,9 @@ class Hub:
                 log.warning("feed failed, next try in %.1f s: %s: %s", pause, type(error).__name__, error)
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311  (jitter, no secret)
             pause = min(2 * pause, BACKOFF_S[1])
+
+    def _known(self) -> list[Event]:
+        return [*self._store.settings_in_force(), *self._store.open_alarms()]
 
     def take(self, item: FeedItem) -> None:
         """Take one item of the feed in and deal it out."""
@@ -167,6 +174,8 @@ class Hub:
                 for subscription in self._subscriptions:
                     if subscription.sees(event.patient):
                         self.counters.dropped += subscription.outbox.put_wave(message)
+            case SettingsEvent():
+                self._control(wire.settings(event))
             case _:
                 self._control(wire.status(event))
 
@@ -214,6 +223,8 @@ class Hub:
                 states.append(wire.status(bed.status))
             if bed.rhythm is not None:
                 states.append(wire.rhythm(bed.rhythm))
+            if bed.settings is not None:
+                states.append(wire.settings(bed.settings))
         states.append(wire.encode(wire.Synced(now_ms)))
         outbox.put_snapshot(states)
         subscription = Subscription(outbox)

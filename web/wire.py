@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bus.messages import AlarmEvent, BeatEvent, RhythmEvent, StatusEvent, View
+from bus.messages import AlarmEvent, BeatEvent, RhythmEvent, SettingsEvent, StatusEvent, View
 
 WIRE_VERSION = 1
 
@@ -144,10 +144,30 @@ class Alarm(msgspec.Struct, frozen=True, array_like=True, tag="alarm"):
     announced_ms: int
     escalation: int
     silent_until_ms: int
+    reason: str
+    retrospective: bool
 
 
-Message = Hello | Clock | Reset | Beds | Synced | Wave | Columns | Beat | Rhythm | Status | Alarm
-ALL: tuple[type[msgspec.Struct], ...] = (Hello, Clock, Reset, Beds, Synced, Wave, Columns, Beat, Rhythm, Status, Alarm)
+class Settings(msgspec.Struct, frozen=True, array_like=True, tag="settings"):
+    """What is in force for a patient's alarms, or why a change was refused; see `bus.messages.SettingsEvent`."""
+
+    patient: str
+    ms: int
+    reason: str
+    user: str
+    profile: str
+    off: tuple[str, ...]
+    lethal_off: tuple[str, ...]
+    pause_until_ms: int
+    pause_by: str
+    vacant: bool
+    note: str
+
+
+Message = Hello | Clock | Reset | Beds | Synced | Wave | Columns | Beat | Rhythm | Status | Alarm | Settings
+ALL: tuple[type[msgspec.Struct], ...] = (
+    *(Hello, Clock, Reset, Beds, Synced, Wave, Columns, Beat, Rhythm, Status, Alarm, Settings),
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Message])
@@ -253,6 +273,27 @@ def alarm(event: AlarmEvent) -> bytes:
             event.announced_ms,
             event.escalation,
             event.silent_until_ms,
+            event.reason,
+            event.retrospective,
+        )
+    )
+
+
+def settings(event: SettingsEvent) -> bytes:
+    """Encode what is in force for a patient's alarms; the limits themselves are asked for by HTTP."""
+    return encode(
+        Settings(
+            event.patient,
+            event.ms,
+            event.reason,
+            event.user,
+            event.profile,
+            event.off,
+            event.lethal_off,
+            event.pause_until_ms,
+            event.pause_by,
+            event.vacant,
+            event.note,
         )
     )
 

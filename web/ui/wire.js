@@ -15,7 +15,8 @@ export const FIELDS = {
   status: ["patient", "device", "ms", "lead", "leads", "quality", "note"],
   alarm: ["id", "patient", "kind", "priority", "presence", "revision", "onset_ms", "raised_ms", "changed_ms", "cleared_ms",
     "acked_by", "acked_ms", "value", "limit", "detail", "technical", "lethal",
-    "announced_ms", "escalation", "silent_until_ms"],
+    "announced_ms", "escalation", "silent_until_ms", "reason", "retrospective"],
+  settings: ["patient", "ms", "reason", "user", "profile", "off", "lethal_off", "pause_until_ms", "pause_by", "vacant", "note"],
 };
 
 const utf8 = new TextDecoder();
