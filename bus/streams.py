@@ -1,12 +1,13 @@
 """The partitioned streams: frames in, events and views out, epochs that fence, checkpoints that replay exactly.
 
-A partition ``p`` owns five keys, all in one cluster slot by their hash tag::
+A partition ``p`` owns six keys, all in one cluster slot by their hash tag::
 
     rw:{p}:in           stream   Inbound entries, in the order that decides
     rw:{p}:events       stream   beats, rhythms, alarms, status; evidence, read by historian, notifier and web
     rw:{p}:view         stream   stretches for the wall; short, lossy
     rw:{p}:epoch        counter  epoch of the worker that owns the partition
     rw:{p}:checkpoint   hash     position (outputs are complete up to this entry), state, state_position
+    rw:{p}:held         hash     stream/reader to the position that the reader has stored; trimming waits for it
 
 How nothing is written twice: a commit names the position in ``in`` up to which its outputs are complete, and the
 script that stores them refuses outputs for a position that is already covered. A worker that takes over loads the
@@ -16,24 +17,34 @@ state, folds the entries after `Checkpoint.state_position` again, writes nothing
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
 import msgspec
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    ClusterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from bus.connect import is_cluster, open_client
 from bus.errors import BusError, BusFullError, BusTimeoutError, BusUnavailableError, FencedError
 from bus.messages import DEFAULT_PARTITIONS
 
 Position: TypeAlias = str
 """Id of a stream entry, ``ms-n``."""
 START: Final[Position] = "0-0"
+POLL_S: Final = 0.01
+"""Between two looks at the streams of a cluster, which can't be waited for in one command."""
 VIEW_LENGTH: Final = 500
 """Views kept a partition, about 30 s at 16 patients."""
 
@@ -121,7 +132,7 @@ class Bus:
     Parameters
     ----------
     url : str
-        ``redis://``, ``rediss://`` or ``unix://``.
+        As of `bus.connect.open_client`.
     timeout_s : float
         Longest wait for any one answer; `BusTimeoutError` after it.
     view_length : int
@@ -136,20 +147,12 @@ class Bus:
         timeout_s: float = 5.0,
         view_length: int = VIEW_LENGTH,
     ) -> None:
-        if not url.startswith(("redis://", "rediss://", "unix://")):
-            raise BusError(f"bus URL {url!r}: redis://, rediss:// or unix:// is needed")
         self.url = url
         self.partitions = partitions
         self.timeout_s = timeout_s
         self.view_length = view_length
-        # RESP2 and no retry: the shape of answers is fixed below, and callers decide what is safe to send again.
-        self._redis: Redis = Redis.from_url(
-            url,
-            protocol=2,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._cluster = is_cluster(url)
+        self._redis = open_client(url, timeout_s)
         for command in ("XADD", "XREAD", "XRANGE"):
             self._redis.set_response_callback(command, _as_it_is)
         self._script = ""
@@ -325,6 +328,43 @@ class Bus:
         """Forget entries before a position (about: whole nodes); returns how many."""
         return int(await self._call("XTRIM", key(partition, name), "MINID", "~", minid))
 
+    async def hold(self, reader: str, positions: Mapping[int, Mapping[str, Position]]) -> None:
+        """Say how far a reader has stored each stream; `held` gives it to whoever trims.
+
+        Parameters
+        ----------
+        reader : str
+            Name of the reader.
+        positions : mapping of int to mapping of str to str
+            Partition to stream (``in``, ``events``) to position.
+        """
+        pipe = self._redis.pipeline(transaction=False)
+        for partition, streams in positions.items():
+            pairs = [part for name, position in streams.items() for part in (f"{name}/{reader}", position)]
+            pipe.execute_command("HSET", key(partition, "held"), *pairs)
+        await self._execute(pipe)
+
+    async def held(self, partition: int) -> dict[str, Position]:
+        """Lowest position that a reader holds of each stream (``in``, ``events``); absent where none holds any."""
+        answer = await self._call("HGETALL", key(partition, "held"))
+        lowest: dict[str, Position] = {}
+        for field, value in answer.items():
+            name, position = _text(field).partition("/")[0], _text(value)
+            if name not in lowest or order(position) < order(lowest[name]):
+                lowest[name] = position
+        return lowest
+
+    async def missed(self, partition: int, after: Position, name: str = "in") -> bool:
+        """Whether entries behind a position have been trimmed; always False on servers that do not say it."""
+        try:
+            answer = await self._call("XINFO STREAM", key(partition, name))
+        except BusUnavailableError:
+            raise
+        except BusError:
+            return False
+        trimmed = answer.get("max-deleted-entry-id", answer.get(b"max-deleted-entry-id", START))
+        return order(_text(trimmed)) > order(after)
+
     async def stats(self, partitions: Iterable[int]) -> list[Stats]:
         """Lengths and lag of partitions, for health and metrics."""
         wanted = list(partitions)
@@ -346,23 +386,42 @@ class Bus:
 
     async def memory(self) -> tuple[int, int]:
         """Bytes that the server uses and its limit (0: none)."""
-        answer = await self._call("INFO", "memory")
-        return int(answer["used_memory"]), int(answer["maxmemory"])
+        if not self._cluster:
+            answer = await self._call("INFO", "memory")
+            return int(answer["used_memory"]), int(answer["maxmemory"])
+        nodes = (await self._call("INFO", "memory", target_nodes="primaries")).values()
+        return sum(int(node["used_memory"]) for node in nodes), sum(int(node["maxmemory"]) for node in nodes)
 
     async def _read(
         self, name: str, cursors: Mapping[int, Position], count: int, block_ms: int
     ) -> list[tuple[int, list[Record]]]:
         if not cursors:
             return []
+        if self._cluster:
+            return await self._read_cluster(name, cursors, count, block_ms)
         block = ("BLOCK", min(block_ms, int(self.timeout_s * 500))) if block_ms > 0 else ()
         keys = [key(partition, name) for partition in cursors]
         answer = await self._call("XREAD", "COUNT", count, *block, "STREAMS", *keys, *cursors.values())
         return [(_partition(stream), _records(entries)) for stream, entries in answer or ()]
 
-    async def _call(self, *command: Any) -> Any:
+    async def _read_cluster(
+        self, name: str, cursors: Mapping[int, Position], count: int, block_ms: int
+    ) -> list[tuple[int, list[Record]]]:
+        # No command may name keys of two slots, and a blocked read would hold one connection for each partition.
+        until = time.monotonic() + block_ms / 1000
+        while True:
+            pipe = self._redis.pipeline(transaction=False)
+            for partition, cursor in cursors.items():
+                pipe.execute_command("XREAD", "COUNT", count, "STREAMS", key(partition, name), cursor)
+            found = [answer[0] for answer in await self._execute(pipe) if answer]
+            if found or time.monotonic() >= until:
+                return [(_partition(stream), _records(entries)) for stream, entries in found]
+            await asyncio.sleep(POLL_S)
+
+    async def _call(self, *command: Any, **options: Any) -> Any:
         try:
-            return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
-        except RedisError as error:
+            return await self._redis.execute_command(*command, **options)
+        except (RedisError, RedisClusterException) as error:
             raise self._named(error) from error
 
     async def _execute(self, pipe: Any) -> list[Any]:
@@ -370,17 +429,17 @@ class Bus:
             answers: list[Any] = await pipe.execute()
         except NoScriptError:
             raise
-        except RedisError as error:
+        except (RedisError, RedisClusterException) as error:
             raise self._named(error) from error
         return answers
 
-    def _named(self, error: RedisError) -> BusError:
+    def _named(self, error: Exception) -> BusError:
         """Give our error for one of the client library."""
         if isinstance(error, RedisTimeoutError):
             return BusTimeoutError(f"{self.url}: no answer in {self.timeout_s:g} s")
         if isinstance(error, AuthenticationError):
             return BusUnavailableError(f"{self.url}: the server refuses the login: {error}")
-        if isinstance(error, RedisConnectionError):
+        if isinstance(error, RedisConnectionError | RedisClusterException | ClusterDownError):
             return BusUnavailableError(f"{self.url}: {error}; is the server running?")
         if isinstance(error, OutOfMemoryError) or (isinstance(error, ResponseError) and "OOM" in str(error)):
             return BusFullError(f"{self.url}: {error}")
@@ -390,6 +449,12 @@ class Bus:
 def milliseconds(position: Position) -> int:
     """Server time at which an entry was appended, ms since the Unix epoch."""
     return int(position.partition("-")[0])
+
+
+def order(position: Position) -> tuple[int, int]:
+    """Sort key of a position."""
+    ms, _, number = position.partition("-")
+    return int(ms), int(number or 0)
 
 
 def _as_it_is(response: Any, **kwargs: Any) -> Any:

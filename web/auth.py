@@ -12,9 +12,9 @@ from typing import Final, Protocol
 import msgspec
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from redis.asyncio import Redis
 
 from alerts.people import Account, Token
+from bus.connect import Client
 
 FIRST_USER: Final = "station"
 COOKIE: Final = "rw_session"
@@ -86,7 +86,7 @@ def session_key(cookie: str) -> str:
 class RedisSessions:
     """Sessions on the bus's server: they outlive a web process and are shared by all of them."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Client) -> None:
         self._redis = redis
 
     async def put(self, key: str, session: Session, seconds: float) -> None:

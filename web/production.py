@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-
-from redis.asyncio import Redis
+from typing import Final
 
 from alerts.audit import Audit
 from alerts.database import open_engine
 from alerts.people import People
 from alerts.store import Store
+from bus.connect import open_client
 from bus.messages import Action, Entry, Inbound, pack, pack_inbound, partition_of
 from bus.streams import Bus
 from web.auth import RedisSessions
 from web.feed import BusFeed
 from web.parts import Parts, now_ms
 from web.settings import WebSettings
+
+SESSION_TIMEOUT_S: Final = 5.0
 
 
 class BusActions:
@@ -46,7 +48,7 @@ async def open_parts(settings: WebSettings) -> AsyncIterator[Parts]:
         # A connection of its own for each: a reader that blocks must not hold an acknowledgement up.
         reading = await stack.enter_async_context(Bus(settings.redis_url, partitions=settings.partitions))
         writing = await stack.enter_async_context(Bus(settings.redis_url, partitions=settings.partitions))
-        sessions: Redis = Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
+        sessions = open_client(settings.redis_url, SESSION_TIMEOUT_S)
         stack.push_async_callback(sessions.aclose)
         yield Parts(
             feed=BusFeed(reading),

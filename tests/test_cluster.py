@@ -1,0 +1,104 @@
+"""The bus on a cluster of three real servers: the same promises as on one, also when a server dies."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, running_cluster
+
+from bus.errors import BusError, FencedError
+from bus.streams import START, Bus, Checkpoint, Position, Record
+
+pytestmark = pytest.mark.services
+PARTITIONS = 16
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Give a running cluster."""
+    async with running_cluster(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+async def bus(cluster: Cluster) -> AsyncIterator[Bus]:
+    """Give a bus on it."""
+    async with Bus(cluster.url, partitions=PARTITIONS) as bus:
+        yield bus
+
+
+async def read_all(bus: Bus) -> dict[int, list[bytes]]:
+    """Everything in ``in``, by partition."""
+    got: dict[int, list[bytes]] = {}
+    cursors: dict[int, Position] = dict.fromkeys(range(PARTITIONS), START)
+    while batches := await bus.read(cursors, count=7):
+        for partition, records in batches:
+            got.setdefault(partition, []).extend(record.data for record in records)
+            cursors[partition] = records[-1].position
+    return got
+
+
+async def test_order_fences_and_checkpoints_hold_over_three_servers(bus: Bus, cluster: Cluster):
+    """Entries keep their order, a replaced worker is refused, outputs are stored once; no server holds it all."""
+    await bus.append_in((n % PARTITIONS, n.to_bytes(2)) for n in range(160))
+    got = await read_all(bus)
+    assert got == {p: [n.to_bytes(2) for n in range(p, 160, PARTITIONS)] for p in range(PARTITIONS)}
+    for node in cluster.primaries:
+        async with node.client() as client:
+            assert 0 < await client.dbsize() < PARTITIONS
+    newest = await bus.last(range(PARTITIONS), "in")
+    old = {p: await bus.claim(p) for p in range(PARTITIONS)}
+    new = {p: await bus.claim(p) for p in range(PARTITIONS)}
+    for p in range(PARTITIONS):
+        with pytest.raises(FencedError):
+            await bus.commit(p, old[p], [b"never"], [], None, newest[p])
+        assert await bus.commit(p, new[p], [b"once"], [b"view"], b"state", newest[p])
+        assert not await bus.commit(p, new[p], [b"once"], [b"view"], None, newest[p])
+        assert await bus.load_checkpoint(p) == Checkpoint(b"state", newest[p], newest[p])
+    events = await bus.read_events(dict.fromkeys(range(PARTITIONS), START))
+    assert {p: [r.data for r in records] for p, records in events} == {p: [b"once"] for p in range(PARTITIONS)}
+    assert all(item.lag_ms == 0 and item.entries == 10 for item in await bus.stats(range(PARTITIONS)))
+    assert (await bus.memory())[0] > 0
+
+
+async def test_a_reader_waits_for_what_comes(bus: Bus):
+    """A read with a wait returns when an entry comes, and empty after its time."""
+    assert await bus.read({3: START}, block_ms=50) == []
+
+    async def wait() -> list[tuple[int, list[Record]]]:
+        return await bus.read(dict.fromkeys(range(PARTITIONS), START), block_ms=2500)
+
+    waiting = asyncio.create_task(wait())
+    await bus.append_in([(3, b"x")])
+    ((partition, records),) = await waiting
+    assert (partition, [record.data for record in records]) == (3, [b"x"])
+
+
+async def test_a_dead_primary_costs_nothing_that_was_replicated(bus: Bus, cluster: Cluster):
+    """After a primary is killed its replica serves: reads, appends, fences and scripts go on with all there was."""
+    await bus.append_in((n % PARTITIONS, n.to_bytes(2)) for n in range(64))
+    epochs = {p: await bus.claim(p) for p in range(PARTITIONS)}
+    newest = await bus.last(range(PARTITIONS), "in")
+    for p in range(PARTITIONS):
+        await bus.commit(p, epochs[p], [b"a"], [], b"s", newest[p])
+    for node in cluster.primaries:
+        async with node.client() as client:
+            assert await client.execute_command("WAIT", 1, 5000) == 1
+    await cluster.kill(cluster.primaries[0])
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                positions = await bus.append_in((n % PARTITIONS, n.to_bytes(2)) for n in range(64, 80))
+                break
+            except BusError:
+                await asyncio.sleep(0.05)
+    assert len(positions) == PARTITIONS
+    got = await read_all(bus)
+    assert {p: data[:4] for p, data in got.items()} == {
+        p: [n.to_bytes(2) for n in range(p, 64, PARTITIONS)] for p in range(PARTITIONS)
+    }
+    assert all((64 + p).to_bytes(2) in got[p] for p in range(PARTITIONS))
+    newest = await bus.last(range(PARTITIONS), "in")
+    for p in range(PARTITIONS):
+        assert await bus.commit(p, epochs[p], [b"b"], [], None, newest[p])
