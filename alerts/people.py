@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, Engine, delete, func, insert, select, text, update
+from sqlalchemy.exc import IntegrityError
 
 from alerts.database import StoreError, writing
 from alerts.tables import UserRow, table_of
@@ -73,6 +74,23 @@ class People:
         with self._engine.connect() as connection:
             return [Account(**row) for row in connection.execute(_ACCOUNTS.order_by(USERS.c.name)).mappings()]
 
+    def add(self, name: str, password_hash: str, role: str, now_ms: int) -> Account:
+        """Make an account.
+
+        Raises
+        ------
+        StoreError
+            If the name is taken or the role unknown.
+        """
+        _check(role)
+        account = Account(name, role, made_ms=now_ms)
+        try:
+            with self._writer.begin() as connection:
+                connection.execute(insert(USERS), {**msgspec.structs.asdict(account), "password_hash": password_hash})
+        except IntegrityError as error:
+            raise StoreError(f"user {name!r} exists already; choose another name") from error
+        return account
+
     def change(
         self,
         name: str,
@@ -89,8 +107,8 @@ class People:
         StoreError
             If there is no such account, the role is unknown, or no admin who can log in would be left.
         """
-        if role is not None and role not in ROLES:
-            raise StoreError(f"role {role!r} is none of {', '.join(ROLES)}")
+        if role is not None:
+            _check(role)
         values: dict[str, Any] = {"role": role, "disabled": disabled, "password_hash": password_hash}
         values = {key: value for key, value in values.items() if value is not None}
         if password_hash is not None or disabled:
@@ -127,8 +145,7 @@ class People:
         Token, str
             What is kept, and the secret, which is shown once.
         """
-        if role not in ROLES:
-            raise StoreError(f"role {role!r} is none of {', '.join(ROLES)}")
+        _check(role)
         secret = "rw_" + secrets.token_urlsafe(32)
         token = Token(secrets.token_hex(8), label, role, made_by, now_ms, until_ms)
         with self._writer.begin() as connection:
@@ -160,6 +177,11 @@ def hashed(secret: str) -> str:
 
 _ACCOUNTS: Final = select(*(USERS.c[name] for name in Account.__struct_fields__))
 _TOKENS: Final = select(*(TOKENS.c[name] for name in Token.__struct_fields__))
+
+
+def _check(role: str) -> None:
+    if role not in ROLES:
+        raise StoreError(f"role {role!r} is none of {', '.join(ROLES)}")
 
 
 def _lock(connection: Connection) -> None:

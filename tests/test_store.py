@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import pwd
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,10 +13,8 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from conftest import postgres_programs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from alerts.database import StoreError, open_engine, upgrade
@@ -66,55 +61,6 @@ def status(quality: str) -> StatusEvent:
 
 
 BEAT = BeatEvent("p", "d", 1, 100, 1_000, "N", 0.9, "V", 0.1, 800)
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """Run a PostgreSQL of our own on a unix socket in a temporary folder; gives its URL."""
-    programs = postgres_programs()
-    if programs is None:
-        pytest.fail("no PostgreSQL: install Debian's postgresql or run scripts/services")
-    folder = Path(tempfile.mkdtemp(prefix="rw-pg-"))
-    user: dict[str, object] = {}
-    if os.getuid() == 0:
-        # The server refuses to run as root.
-        account = pwd.getpwnam("postgres" if _exists("postgres") else "nobody")
-        os.chown(folder, account.pw_uid, account.pw_gid)
-        user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    data, env = folder / "data", {**os.environ, "LC_ALL": "C.UTF-8", "HOME": str(folder)}
-
-    def call(program: str, *arguments: str) -> None:
-        command = [str(programs / program), *arguments]
-        done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=60, **user)  # type: ignore[call-overload]
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    call("initdb", "-D", str(data), "-U", "rw", "-A", "trust", "-E", "UTF8", "--no-sync")
-    options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off"
-    call("pg_ctl", "-D", str(data), "-w", "-t", "30", "-l", str(folder / "log"), "-o", options, "start")
-    try:
-        yield f"postgresql://rw@/postgres?host={folder}"
-    finally:
-        call("pg_ctl", "-D", str(data), "-w", "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _exists(name: str) -> bool:
-    return any(entry.pw_name == name for entry in pwd.getpwall())
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Address of an empty database of each kind."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/below/history.db"
-        return
-    address = request.getfixturevalue("postgres")
-    yield address
-    engine = open_engine(address)
-    with engine.begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    engine.dispose()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from fastapi.staticfiles import StaticFiles
 
 from bus.tasks import end
 from web import api_people, routes
+from web.answers import answer_errors
 from web.auth import first_account
 from web.gate import Gate
 from web.hub import Hub
@@ -78,6 +79,7 @@ def create_app(
     app.state.settings = settings
     app.add_middleware(SecurityHeaders)
     app.mount("/ui", StaticFiles(directory=UI), name="ui")
+    answer_errors(app)
     for router in ROUTERS:
         app.include_router(router)
     return app

@@ -111,6 +111,29 @@ class Gate:
         TooManyTriesError
             If this address or this account failed too often lately.
         """
+        if not await self.check(address, user, password):
+            return None
+        return await self.open(user)
+
+    async def open(self, user: str) -> LogIn:
+        """Open a session for a user who was checked."""
+        fresh = new_session(user, time.time(), self._settings.session_hours)
+        await self._sessions.put(session_key(fresh.cookie), fresh.session, self._settings.session_hours * 3600)
+        return fresh
+
+    async def hash(self, password: str) -> str:
+        """Argon2 hash of a new password."""
+        async with self._checks:
+            return await asyncio.to_thread(self.passwords.hash, password)
+
+    async def check(self, address: str, user: str, password: str) -> bool:
+        """Whether a password is that of an account that may log in.
+
+        Raises
+        ------
+        TooManyTriesError
+            If this address or this account failed too often lately.
+        """
         keys = (f"address {address}", f"account {user}")
         wait = self._throttle.wait_s(*keys)
         if wait > 0:
@@ -122,12 +145,10 @@ class Gate:
             good = await asyncio.to_thread(self.passwords.matches, kept, password)
         account = await asyncio.to_thread(self._accounts.account, user)
         if not good or account is None or account.disabled:
-            return None
+            return False
         for key in keys:
             self._throttle.succeeded(key)
-        fresh = new_session(user, time.time(), self._settings.session_hours)
-        await self._sessions.put(session_key(fresh.cookie), fresh.session, self._settings.session_hours * 3600)
-        return fresh
+        return True
 
     async def known(self, user: str) -> bool:
         """Whether there is an account of that name."""

@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
+
+from fastapi import HTTPException
+from starlette.requests import HTTPConnection
 
 from alerts.audit import Audit
 from alerts.people import People
@@ -56,6 +59,17 @@ class Parts:
 
 
 OpenParts: TypeAlias = Callable[[WebSettings], AbstractAsyncContextManager[Parts]]
+
+
+_Part = TypeVar("_Part")
+
+
+def part(connection: HTTPConnection, name: str, kind: type[_Part]) -> _Part:
+    """Give a part of the app that may be left out; `HTTPException` 503 where it is."""
+    found = getattr(connection.app.state.parts, name)
+    if not isinstance(found, kind):
+        raise HTTPException(503, f"This server runs without {name.replace('_', ' ')}.")
+    return found
 
 
 def now_ms() -> int:

@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 
 from bus.errors import BusError
 from bus.messages import Action
+from web.answers import set_session_cookie
 from web.auth import COOKIE, Session
 from web.client import CLOSE_FOREIGN, CLOSE_LOGGED_OUT, Client
 from web.gate import Gate, TooManyTriesError
@@ -84,14 +85,7 @@ async def log_in(
         return HTMLResponse(login_page(settings.ward, "Name or password is wrong."), 403)
     await audit(request, "session.begin", user, user=user)
     answer = RedirectResponse("/", 303)
-    answer.set_cookie(
-        COOKIE,
-        fresh.cookie,
-        max_age=int(settings.session_hours * 3600),
-        httponly=True,
-        samesite="strict",
-        secure=settings.secure_cookie,
-    )
+    set_session_cookie(answer, fresh, settings)
     return answer
 
 
@@ -165,6 +159,8 @@ async def websocket(socket: WebSocket) -> None:
     else:
 
         async def alive() -> bool:
-            return await gate.session(socket) is not None
+            now = await gate.session(socket)
+            # A page shows what its role may do, so it starts again when that changes.
+            return now is not None and now.role == session.role
 
         await Client(socket, hub_of(socket), settings_of(socket), alive).run(session.user)

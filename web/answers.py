@@ -1,0 +1,60 @@
+"""What answers have in common: the session cookie, and errors as one line for people."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
+
+from alerts.database import StoreError
+from web.auth import COOKIE, LogIn
+from web.settings import WebSettings
+
+log = logging.getLogger("web")
+
+
+def set_session_cookie(answer: Response, fresh: LogIn, settings: WebSettings) -> None:
+    """Hand the cookie of a new session out: for this site alone, unreadable to scripts."""
+    answer.set_cookie(
+        COOKIE,
+        fresh.cookie,
+        max_age=int(settings.session_hours * 3600),
+        httponly=True,
+        samesite="strict",
+        secure=settings.secure_cookie,
+    )
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Let an app answer what went wrong as ``{"detail": "one line"}``; no value of a request is repeated or logged."""
+
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        return JSONResponse({"detail": "; ".join(_sentence(item) for item in error.errors())}, 422)
+
+    async def refused(_: Request, error: Exception) -> JSONResponse:
+        text = str(error)
+        return JSONResponse({"detail": text[:1].upper() + text[1:] + "."}, 409)
+
+    async def away(request: Request, error: Exception) -> JSONResponse:
+        # The message of the database may hold values of the statement.
+        log.error("database failed at %s: %s", _place(request), type(error).__name__)
+        return JSONResponse({"detail": "The database does not answer as it should. Try again; tell an admin."}, 503)
+
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(StoreError, refused)
+    app.add_exception_handler(SQLAlchemyError, away)
+
+
+def _sentence(item: dict[str, Any]) -> str:
+    place = ".".join(str(step) for step in item["loc"] if step not in ("body", "query", "path"))
+    return f"{place or 'request'}: {item['msg']}"
+
+
+def _place(request: Request) -> str:
+    route = request.scope.get("route")
+    return str(getattr(route, "path", "a route"))
