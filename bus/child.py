@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import fcntl
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -99,3 +100,10 @@ def hold(path: Path) -> Iterator[None]:
                 f"the data directory {path.parent} is in use by another process; stop it or choose another directory"
             ) from None
         yield
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Find a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
