@@ -1,0 +1,79 @@
+"""Admission, discharge and transfer: the stay in SQL and the word in the channel's stream, which is never lost.
+
+The stay and the word that is owed to the stream are written in one transaction; the word is sent then, and again until
+the bus took it. A stream that is told twice resets twice, which changes nothing for a patient who has just begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from alerts.care import Care
+from alerts.care_model import Person, Stay
+from bus.errors import BusError
+from bus.messages import Action
+
+Send: TypeAlias = Callable[[str, Action], Awaitable[None]]
+"""Appends an action to a channel's stream; raises `BusError`."""
+
+
+class Desk:
+    """Where persons are put to channels, for the pages, FHIR and the hospital's own feed.
+
+    Parameters
+    ----------
+    care : Care
+        Its stores.
+    send : callable
+        See `Send`.
+    """
+
+    def __init__(self, care: Care, send: Send) -> None:
+        self.care = care
+        self._send = send
+        self._turn = asyncio.Lock()
+
+    async def admit(
+        self, person: Person, patient: str, bed: str, ward: str, profile: str, who: str, visit: str = ""
+    ) -> Stay:
+        """See `Care.admit`."""
+        stay = await asyncio.to_thread(self.care.admit, person, patient, bed, ward, profile, who, _now(), visit)
+        await self.flush()
+        return stay
+
+    async def discharge(self, patient: str, who: str) -> Stay:
+        """See `Care.discharge`."""
+        stay = await asyncio.to_thread(self.care.discharge, patient, who, _now())
+        await self.flush()
+        return stay
+
+    async def transfer(self, patient: str, bed: str, ward: str, device: str | None, who: str) -> Stay:
+        """See `Care.transfer`."""
+        stay = await asyncio.to_thread(self.care.transfer, patient, bed, ward, device, who, _now())
+        await self.flush()
+        return stay
+
+    async def reopen(self, stay: Stay, who: str) -> Stay:
+        """See `Care.reopen`."""
+        new = await asyncio.to_thread(self.care.reopen, stay, who, _now())
+        await self.flush()
+        return new
+
+    async def flush(self) -> bool:
+        """Tell the streams what they have not been told yet; False while the bus can't take it."""
+        async with self._turn:
+            for turnover in await asyncio.to_thread(self.care.turnovers):
+                action = Action(turnover.act, turnover.who, values={"profile": turnover.profile})
+                try:
+                    await self._send(turnover.channel, action)
+                except BusError:
+                    return False
+                await asyncio.to_thread(self.care.told, turnover.id)
+        return True
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
