@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dsp.kernel import kernel
 from dsp.layout import BLOCK, Flag, Signal
-from dsp.quality import QUALITY, RAIL_S, SECOND, assess
+from dsp.quality import QUALITY, RAIL_S, SECOND, assess, excess
 from dsp.resample import bank, end_needed, resample_block
 
 MAX_ANALYSED: Final = 3
@@ -28,6 +28,16 @@ OFF_LEAVE: Final = 2 * SECOND
 """Blocks without contact after which another lead is taken."""
 NOISY_LEAVE: Final = 8 * SECOND
 """Noisy blocks (each good one takes one off) after which a clean lead is taken."""
+LOUD_LEAVE: Final = 3 * SECOND
+"""Noisy blocks (each good one takes one off) after which a lead with far less noise is taken, itself noisy or not."""
+LOUD: Final = 1.5
+"""Times the usual span of 1 s that a lead must span by then."""
+LOUD_SHARE: Final = 0.75
+"""... and the other lead's ratio must be below this share of it: electrodes are seldom moved alike."""
+LOUD_BLOCKS: Final = 8 * SECOND
+"""Blocks over which that ratio is averaged."""
+STAY: Final = 30 * SECOND
+"""Blocks for which a lead is kept in spite of noise after a change: each change costs the beats of some seconds."""
 GOOD_TAKE: Final = 2 * SECOND
 """Good blocks in a row that make a lead worth taking."""
 GOOD_RETURN: Final = 45 * SECOND
@@ -48,6 +58,8 @@ STATE: Final = np.dtype(
         ("off_run", np.int64, (MAX_ANALYSED,)),
         ("noisy_run", np.int64, (MAX_ANALYSED,)),
         ("good_run", np.int64, (MAX_ANALYSED,)),
+        ("kept", np.int64),  # blocks since the analysed lead changed
+        ("loud", np.float64, (MAX_ANALYSED,)),  # span of 1 s over the usual one, averaged
         ("quality", QUALITY, (MAX_ANALYSED,)),
     ],
     align=True,
@@ -153,13 +165,20 @@ def _choose(s: Any, lead_flags: Any) -> int:
             s.good_run[lead] = 0
         else:
             s.good_run[lead] += 1
+        s.loud[lead] += (excess(s.quality[lead]) - s.loud[lead]) / LOUD_BLOCKS
     now = int(s.lead)
+    s.kept += 1
     for lead in range(now):
         if s.good_run[lead] >= GOOD_RETURN:
             return lead
-    if s.off_run[now] >= OFF_LEAVE or s.noisy_run[now] >= NOISY_LEAVE:
+    settled = s.kept >= STAY or s.kept == s.quality[now].blocks
+    if s.off_run[now] >= OFF_LEAVE or (s.noisy_run[now] >= NOISY_LEAVE and settled):
         for lead in range(s.leads):
             if lead != now and s.good_run[lead] >= GOOD_TAKE:
+                return lead
+    if s.noisy_run[now] >= LOUD_LEAVE and s.loud[now] > LOUD and settled:
+        for lead in range(s.leads):
+            if s.off_run[lead] == 0 and s.loud[lead] < LOUD_SHARE * s.loud[now]:
                 return lead
     if s.off_run[now] >= OFF_LEAVE:
         for lead in range(s.leads):
@@ -184,6 +203,7 @@ def _step(
     flags: Any,
     analysed: Any,
     lead_flags: Any,
+    every: Any,
 ) -> None:
     both = np.empty((MAX_ANALYSED, BLOCK), np.float32)
     for i in range(slots.size):
@@ -235,9 +255,12 @@ def _step(
             flags[block] = lead_flags[block, chosen]
             if chosen != s.lead:
                 s.lead = chosen
+                s.kept = 0
                 flags[block] |= _SWITCHED
             analysed[block] = chosen
             x[out : out + BLOCK] = both[chosen]
+            for lead in range(leads):
+                every[lead, out : out + BLOCK] = both[lead]
             out += BLOCK
             s.next += BLOCK
             base = s.next * num // den - half + (1 if half else 0)
@@ -295,6 +318,25 @@ def step(
     flags = np.zeros(blocks, np.uint8)
     lead = np.zeros(blocks, np.int8)
     lead_flags = np.zeros((blocks, width), np.uint8)
+    every = np.zeros((width, x.size), np.float32)
     rail_run = max(3, round(RAIL_S * rate))
-    _step(states, slots, raw, raw_offsets, b.taps, b.num, b.den, b.half, rail_run, offsets, x, flags, lead, lead_flags)
-    return Output(Signal(x, flags, offsets, start), lead, lead_flags)
+    _step(
+        states,
+        slots,
+        raw,
+        raw_offsets,
+        b.taps,
+        b.num,
+        b.den,
+        b.half,
+        rail_run,
+        offsets,
+        x,
+        flags,
+        lead,
+        lead_flags,
+        every,
+    )
+    by_lead = np.ascontiguousarray(lead_flags.T)
+    counts = states["leads"][slots].astype(np.int64)
+    return Output(Signal(x, flags, offsets, start, every, by_lead, lead, counts), lead, lead_flags)

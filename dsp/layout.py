@@ -11,7 +11,7 @@ that decisions never depend on how the input was cut.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import Final
 
@@ -60,12 +60,32 @@ class Signal:
         Cuts `x` by patient; multiples of `BLOCK`.
     start : ndarray of int64, shape (n,)
         Index at `FS` in the epoch of each patient's first sample here.
+    leads : ndarray of float32, shape (L, total)
+        All leads looked at, as `x`; left out: `x` alone.
+    lead_flags : ndarray of uint8, shape (L, total / BLOCK)
+        Their flags, as `flags`.
+    lead : ndarray of int8, shape (total / BLOCK,)
+        Row of `leads` that is analysed.
+    counts : ndarray of int64, shape (n,)
+        Leads of each patient; the other rows hold nothing.
     """
 
     x: NDArray[np.float32]
     flags: NDArray[np.uint8]
     offsets: NDArray[np.int64]
     start: NDArray[np.int64]
+    leads: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    lead_flags: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
+    lead: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        if self.leads.shape[0]:
+            return
+        object.__setattr__(self, "leads", self.x[None])
+        object.__setattr__(self, "lead_flags", self.flags[None])
+        object.__setattr__(self, "lead", np.zeros(self.flags.shape[0], np.int8))
+        object.__setattr__(self, "counts", np.ones(self.start.shape[0], np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +104,10 @@ class Peaks:
         Acceptance probability of the detector.
     horizon : ndarray of int64, shape (n,)
         Each patient's beats before this index are all known now.
+    beside_offsets : ndarray of int64, shape (n + 1,)
+        Cuts `beside` by patient.
+    beside : ndarray of int64, shape (k,)
+        R peaks that a lead which is not analysed showed, in the order of their decisions; complete before the horizon.
     """
 
     offsets: NDArray[np.int64]
@@ -91,3 +115,5 @@ class Peaks:
     decided: NDArray[np.int64]
     strength: NDArray[np.float32]
     horizon: NDArray[np.int64]
+    beside_offsets: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    beside: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))

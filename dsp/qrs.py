@@ -2,7 +2,8 @@
 
 Design: Pan and Tompkins' band-pass and envelope (IEEE Trans. Biomed. Eng. 32, 1985), with their thresholds replaced by
 two multilayer perceptrons. Everything is sequential per tick and candidate, so the cut of the input changes no bit.
-A beat is final `DELAY` samples after it at the latest and is never taken back.
+A beat is final `DELAY` samples after it at the latest and is never taken back. Every lead is followed all the time,
+each with a state of its own, so that the detector knows the shapes of a lead by the time it is analysed.
 """
 
 from __future__ import annotations
@@ -51,18 +52,37 @@ BASE: Final = 32
 CERTAIN: Final = 2.0
 """Logit from which an accepted beat teaches shapes."""
 
+LEADS: Final = 3
+"""Leads followed at most."""
+
 _BLOCKS: Final = 16
 _SWITCHED: Final = int(Flag.SWITCHED)
 _NOISY: Final = int(Flag.NOISY)
 
-STATE: Final = np.dtype(
+EDGE: Final = 12
+"""Samples by which the marks of one beat on two leads may differ: so far from a change of leads, both may give it."""
+
+LEAD: Final = np.dtype(
     [
         *CANDIDATE_FIELDS,
         *FEATURE_FIELDS,
         ("samples", np.float32, (SAMPLES,)),
         ("flags", np.uint8, (_BLOCKS,)),
         ("begun", np.uint8),
+    ],
+    align=True,
+)
+"""State of one lead."""
+
+STATE: Final = np.dtype(
+    [
+        ("position", np.int64),  # index of the next sample
         ("origin", np.int64),  # first index of the epoch that was seen
+        ("lead", LEAD, (LEADS,)),
+        ("analysed", np.int8, (_BLOCKS,)),  # lead of each of the last blocks
+        ("told", np.int64),  # R peaks reported
+        ("last", np.int64),  # the last of them
+        ("last_lead", np.int64),
     ],
     align=True,
 )
@@ -142,6 +162,7 @@ def reset(states: NDArray[np.void], slots: NDArray[np.int64], start: NDArray[np.
     states[slots] = np.zeros((), STATE)
     states["position"][slots] = start
     states["origin"][slots] = start
+    states["lead"]["position"][slots] = np.asarray(start)[:, None]
 
 
 def step(states: NDArray[np.void], slots: NDArray[np.int64], signal: Signal, weights: QrsWeights) -> Peaks:
@@ -236,7 +257,9 @@ def walk(
     decided = np.empty(2 * blocks, np.int64)
     strength = np.empty(2 * blocks, np.float32)
     horizon = np.empty(n, np.int64)
-    room = (3 * blocks + 8 * n) if rows else 0
+    beside_offsets = np.zeros(n + 1, np.int64)
+    beside = np.empty(2 * blocks * (signal.leads.shape[0] - 1), np.int64)
+    room = signal.leads.shape[0] * (3 * blocks + 8 * n) if rows else 0
     first = np.empty((room, len(FIRST_NAMES)), np.float32)
     second = np.empty((room, len(SECOND_NAMES)), np.float32)
     told = np.empty((room, 3), np.int64)
@@ -244,8 +267,10 @@ def walk(
     count, kept = _walk(
         states,
         slots,
-        signal.x,
-        signal.flags,
+        signal.leads,
+        signal.lead_flags,
+        signal.lead,
+        signal.counts,
         signal.offsets,
         weights.first,
         weights.second,
@@ -255,13 +280,23 @@ def walk(
         decided,
         strength,
         horizon,
+        beside_offsets,
+        beside,
         first,
         second,
         told,
         logit,
     )
     return (
-        Peaks(offsets, r[:count], decided[:count], strength[:count], horizon),
+        Peaks(
+            offsets,
+            r[:count],
+            decided[:count],
+            strength[:count],
+            horizon,
+            beside_offsets,
+            beside[: beside_offsets[-1]],
+        ),
         Rows(told[:kept, 0], told[:kept, 1], first[:kept], second[:kept], logit[:kept], told[:kept, 2] == 1),
     )
 
@@ -287,11 +322,42 @@ def _mark(state: Any, c: int) -> int:
 
 
 @kernel
+def _take(own: Any, x: Any, at: int, flag: int) -> None:
+    """Take a block of one lead in."""
+    blind = (flag & BLIND) != 0
+    if (flag & _SWITCHED) and own.begun:
+        forget_level(own)
+        forget_beats(own)
+    if not blind and (own.blind or (flag & _SWITCHED) or not own.begun):
+        rest(own, x[at])
+    own.begun = 1
+    own.blind = blind
+    own.noisy = (flag & _NOISY) != 0
+    own.flags[(own.position // BLOCK) % _BLOCKS] = flag
+    to = own.position & (SAMPLES - 1)
+    for i in range(BLOCK):
+        own.samples[(to + i) & (SAMPLES - 1)] = x[at + i]
+    push_block(own, x, at)
+
+
+@kernel
+def _reports(state: Any, lead: int, place: int) -> bool:
+    """Tell whether the R peak `place` of `lead` is to be reported: on the analysed lead, and not told by another."""
+    near = (
+        state.analysed[((place - EDGE) // BLOCK) % _BLOCKS] == lead
+        or state.analysed[((place + EDGE) // BLOCK) % _BLOCKS] == lead
+    )
+    return near and (state.told == 0 or state.last_lead == lead or place - state.last >= 2 * DEAD)
+
+
+@kernel
 def _walk(
     states: Any,
     slots: Any,
     x: Any,
     flags: Any,
+    analysed: Any,
+    counts: Any,
     cuts: Any,
     first: Any,
     second: Any,
@@ -301,6 +367,8 @@ def _walk(
     decided: Any,
     strength: Any,
     horizon: Any,
+    beside_offsets: Any,
+    beside: Any,
     first_out: Any,
     second_out: Any,
     told: Any,
@@ -310,67 +378,70 @@ def _walk(
     row2 = np.empty(second[0].shape[0], np.float32)
     hidden = np.empty(max(first[1].shape[0], second[1].shape[0]), np.float32)
     hidden2 = np.empty(max(first[3].shape[0], second[3].shape[0]), np.float32)
-    count = kept = 0
-    waiting = np.empty((CANDIDATES, first_out.shape[1]), np.float32)
+    count = kept = aside = 0
+    waiting = np.empty((LEADS, CANDIDATES, first_out.shape[1]), np.float32)
     for p in range(slots.shape[0]):
         state = states[slots[p]]
         for b in range(cuts[p] // BLOCK, cuts[p + 1] // BLOCK):
-            flag = flags[b]
-            blind = (flag & BLIND) != 0
-            if (flag & _SWITCHED) and state.begun:
-                forget_level(state)
-                forget_beats(state)
-            if not blind and (state.blind or (flag & _SWITCHED) or not state.begun):
-                rest(state, x[b * BLOCK])
-            state.begun = 1
-            state.blind = blind
-            state.noisy = (flag & _NOISY) != 0
-            state.flags[(state.position // BLOCK) % _BLOCKS] = flag
-            at = state.position & (SAMPLES - 1)
-            for i in range(BLOCK):
-                state.samples[(at + i) & (SAMPLES - 1)] = x[b * BLOCK + i]
-            push_block(state, x, b * BLOCK)
-            for t in range((state.position - BLOCK) >> 1, state.position >> 1):
-                follow(state, t)
-                find_candidate(state, t)
-                if state.first_n < state.candidates_n and state.tick[state.first_n % CANDIDATES] + FIRST_DELAY == t:
-                    index = state.first_n
-                    first_row(state, index, row1)
-                    state.logit[index % CANDIDATES] = perceptron(row1, first, hidden, hidden2)
-                    state.first_n = index + 1
-                    if first_out.shape[0] > 0:
-                        waiting[index % CANDIDATES, :] = row1
-                if state.second_n < state.first_n and state.tick[state.second_n % CANDIDATES] + SECOND_DELAY == t:
-                    index = state.second_n
-                    c = state.tick[index % CANDIDATES]
-                    second_row(state, index, row2)
+            state.analysed[(state.position // BLOCK) % _BLOCKS] = analysed[b]
+            for lead in range(counts[p]):
+                _take(state.lead[lead], x[lead], b * BLOCK, flags[lead, b])
+            begin = state.position >> 1
+            state.position += BLOCK
+            for t in range(begin, state.position >> 1):
+                for lead in range(counts[p]):
+                    own = state.lead[lead]
+                    follow(own, t)
+                    find_candidate(own, t)
+                    if own.first_n < own.candidates_n and own.tick[own.first_n % CANDIDATES] + FIRST_DELAY == t:
+                        index = own.first_n
+                        first_row(own, index, row1)
+                        own.logit[index % CANDIDATES] = perceptron(row1, first, hidden, hidden2)
+                        own.first_n = index + 1
+                        if first_out.shape[0] > 0:
+                            waiting[lead, index % CANDIDATES, :] = row1
+                    if own.second_n >= own.first_n or own.tick[own.second_n % CANDIDATES] + SECOND_DELAY != t:
+                        continue
+                    index = own.second_n
+                    c = own.tick[index % CANDIDATES]
+                    second_row(own, index, row2)
                     logit = perceptron(row2, second, hidden, hidden2)
-                    state.second_n = index + 1
+                    own.second_n = index + 1
                     accepted = logit >= threshold
-                    if state.beats_n > 0 and c - state.beat < DEAD:
+                    if own.beats_n > 0 and c - own.beat < DEAD:
                         accepted = False
                     place = 0
                     if accepted:
-                        place = _mark(state, c)
-                        dark = (state.flags[(place // BLOCK) % _BLOCKS] & BLIND) != 0
+                        place = _mark(own, c)
+                        dark = (own.flags[(place // BLOCK) % _BLOCKS] & BLIND) != 0
                         accepted = place >= state.origin and not dark
                     if first_out.shape[0] > 0:
-                        first_out[kept] = waiting[index % CANDIDATES]
+                        first_out[kept] = waiting[lead, index % CANDIDATES]
                         second_out[kept] = row2
                         told[kept, 0] = p
                         told[kept, 1] = c
                         told[kept, 2] = accepted
-                        logits[kept, 0] = state.logit[index % CANDIDATES]
+                        logits[kept, 0] = own.logit[index % CANDIDATES]
                         logits[kept, 1] = logit
                         kept += 1
-                    learn(state, index, accepted, logit >= CERTAIN)
-                    if accepted:
+                    learn(own, index, accepted, logit >= CERTAIN)
+                    if not accepted:
+                        continue
+                    if state.analysed[(place // BLOCK) % _BLOCKS] != lead:
+                        beside[aside] = place
+                        aside += 1
+                    if _reports(state, lead, place):
                         r[count] = place
                         decided[count] = (b + 1) * BLOCK - cuts[p]
                         strength[count] = np.float32(1.0 / (1.0 + np.exp(-logit)))
                         count += 1
-            end_block(state)
+                        state.told += 1
+                        state.last = place
+                        state.last_lead = lead
+            for lead in range(counts[p]):
+                end_block(state.lead[lead])
         offsets[p + 1] = count
+        beside_offsets[p + 1] = aside
         horizon[p] = max(state.origin, state.position - DELAY)
         for k in range(offsets[p], count):
             decided[k] += state.position - (cuts[p + 1] - cuts[p])

@@ -71,6 +71,7 @@ QUALITY: Final = np.dtype(
     align=True,
 )
 
+_LEAST_MV: Final = 0.05
 _MISSING: Final = int(Flag.MISSING)
 _FLAT: Final = int(Flag.FLAT)
 _SATURATED: Final = int(Flag.SATURATED)
@@ -108,6 +109,14 @@ def _learn(q: Any, span: Any) -> None:
         weight = 1.0 / q.calm
     q.usual_span += (span - q.usual_span) * weight
     q.usual_hf += (floor - q.usual_hf) * weight
+
+
+@kernel
+def excess(q: Any) -> Any:
+    """Tell how many times the usual span the last second spans; 1 where there is no usual yet."""
+    if q.calm == 0 or q.off:
+        return 1.0
+    return q.span[(q.blocks - 1) % (2 * SECOND)] / max(q.usual_span, _LEAST_MV)
 
 
 @kernel

@@ -324,6 +324,10 @@ class Stages:
                 [part.signal.offsets[:-1] + by for part, by in zip(parts, shift, strict=False)] + [shift[-1:]]
             ),
             start=np.concatenate([part.signal.start for part in parts]),
+            leads=np.concatenate([part.signal.leads for part in parts], axis=1),
+            lead_flags=np.concatenate([part.signal.lead_flags for part in parts], axis=1),
+            lead=np.concatenate([part.lead for part in parts]),
+            counts=np.concatenate([part.signal.counts for part in parts]),
         )
         return signal, np.concatenate([part.lead for part in parts])
 

@@ -202,6 +202,25 @@ def test_the_lead_changes_when_it_must_and_returns_when_it_may() -> None:
     assert np.array_equal(out.signal.x[at : at + 5 * BLOCK], b[at : at + 5 * BLOCK].astype(np.float32))
 
 
+def test_of_two_noisy_leads_the_less_noisy_is_taken() -> None:
+    """Motion in both leads, far more of it in the first: the second is analysed until the noise has long ended."""
+    rng = np.random.default_rng(5)
+    n = 160 * 250
+    motion = np.cumsum(rng.normal(0, 0.12, (n, 2)), axis=0)
+    motion -= np.stack([np.convolve(column, np.ones(250) / 250, "same") for column in motion.T], axis=1)
+    motion[: 60 * 250] = motion[120 * 250 :] = 0.0
+    raw = (
+        np.stack([ecg(160, 250.0), ecg(160, 250.0, 1)], axis=1)
+        + motion * [4.0, 1.0]
+        + np.cumsum(np.where(motion != 0, rng.normal(0, 0.2, (n, 2)), 0.0), axis=0)
+    )
+    out = analyse(raw.astype(np.float32), 250.0)
+    assert (out.lead_flags[65 * 5 : 119 * 5] & Flag.NOISY > 0).all(axis=1).mean() > 0.5
+    assert out.lead[: 60 * 5].max() == 0
+    assert out.lead[80 * 5 : 120 * 5].min() == 1
+    assert np.count_nonzero(out.signal.flags & Flag.SWITCHED) <= 2
+
+
 def test_no_lead_is_left_for_a_worse_one() -> None:
     """A dead lead stays analysed while the other is dead too."""
     dead = np.zeros((5000, 2), np.float32)

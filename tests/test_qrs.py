@@ -191,6 +191,61 @@ def test_the_cut_changes_no_bit(weights, cuts, seed):
         assert whole[2][p] == single[2][p]
 
 
+def leads_of(x, lead, a, b, start=0):
+    """Make a batch of one patient with two leads, blocks `a` to `b`."""
+    own = slice(a * BLOCK, b * BLOCK)
+    every = np.ascontiguousarray(x[:, own], np.float32)
+    analysed = np.asarray(lead[a:b], np.int8)
+    mixed = np.where(np.repeat(analysed, BLOCK) == 0, every[0], every[1])
+    flags = np.zeros((2, b - a), np.uint8)
+    return Signal(
+        mixed, flags[0], np.array([0, (b - a) * BLOCK]), np.array([start + a * BLOCK]), every, flags, analysed,
+        np.array([2]),
+    )  # fmt: skip
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=6, max_size=12), st.integers(0, 2**32 - 1))
+def test_the_cut_changes_no_bit_with_two_leads(weights, cuts, seed):
+    """Beats, and those of the lead beside, are the same for any cut and any change of leads, and ascend."""
+    rng = np.random.default_rng(seed)
+    blocks = sum(cuts)
+    n = blocks * BLOCK
+    x = np.stack([ecg(regular(n / FS + 2, 0.8), n / FS, height=size)[:n] for size in (1.0, -0.3)])
+    lead = np.repeat(rng.integers(0, 2, blocks // 5 + 1), 5)[:blocks]
+
+    def run(edges) -> tuple:
+        states, slots, r, beside = new_states(1), np.array([0]), [], []
+        reset(states, slots, np.array([0]))
+        for a, b in itertools.pairwise(edges):
+            peaks = step(states, slots, leads_of(x, lead, a, b), weights)
+            r.extend(peaks.r)
+            beside.extend(peaks.beside)
+        return r, beside, states.tobytes()
+
+    whole = run([0, blocks])
+    assert whole == run([0, *np.cumsum(cuts)]) == run(range(blocks + 1))
+    assert np.all(np.diff(whole[0]) > 60)
+
+
+def test_a_change_of_leads_costs_no_beat(weights):
+    """A lead of a tenth of the size and the other sign is known by the time it is analysed."""
+    times = regular(60)
+    x = np.stack([ecg(times, 60), ecg(times, 60, height=-0.1)])
+    lead = np.repeat([0, 1, 0, 1], 75)
+    peaks = step_all(weights, leads_of(x, lead, 0, 300))
+    counts = detection(times, peaks.r / FS, start=2.0)
+    assert (counts.fn, counts.fp) == (0, 0)
+    assert detection(times, np.sort(peaks.beside) / FS, start=2.0).fn == 0
+
+
+def step_all(weights, signal):
+    """Run one patient's batch from the start."""
+    states, slots = new_states(1), np.array([0])
+    reset(states, slots, signal.start)
+    return step(states, slots, signal, weights)
+
+
 def test_blocks_out_of_place_are_refused(weights):
     """A jump in the index, or a start within a block, is an error."""
     states = new_states(1)
@@ -226,8 +281,8 @@ def test_noisy_blocks_teach_nothing(weights):
     before = states.copy()
     later = one(4 * x, np.full(x.size // BLOCK, int(Flag.NOISY), np.uint8), start=x.size)
     step(states, slots, later, weights)
-    assert states["level"][0] == before["level"][0]
-    assert states["beat_height"][0] == pytest.approx(before["beat_height"][0], rel=0.1)
+    assert states["lead"]["level"][0, 0] == before["lead"]["level"][0, 0]
+    assert states["lead"]["beat_height"][0, 0] == pytest.approx(before["lead"]["beat_height"][0, 0], rel=0.1)
 
 
 def test_any_runtime_computes_the_same_logits(weights):
