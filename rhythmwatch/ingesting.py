@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import structlog
@@ -13,11 +14,18 @@ from bus.streams import Bus
 from bus.tasks import run_all
 from ingest.subscriber import Subscriber, SubscriberOptions, tick_forever
 from rhythmwatch.addresses import BrokerAddress
+from rhythmwatch.metrics import Figure, exposing
 
 log = structlog.get_logger()
 
 
-async def receive(broker: str, bus_url: str, *, share: bool, stop: asyncio.Event) -> None:
+def figures(counts: Mapping[str, int]) -> Iterator[Figure]:
+    """Figures of an ingest for Prometheus."""
+    for name, value in sorted(counts.items()):
+        yield Figure("messages", value, "Messages and what became of them.", label=("outcome", name))
+
+
+async def receive(broker: str, bus_url: str, *, share: bool, stop: asyncio.Event, metrics: str = "") -> None:
     """Receive frames until `stop` is set.
 
     Parameters
@@ -30,6 +38,8 @@ async def receive(broker: str, bus_url: str, *, share: bool, stop: asyncio.Event
         Share the load with other ingest processes.
     stop : asyncio.Event
         Set to end it.
+    metrics : str
+        ``host:port`` for Prometheus; empty for none.
     """
     address = BrokerAddress.parse(broker)
     # The broker keeps our session by this name over restarts; processes that share the load need one each.
@@ -51,6 +61,7 @@ async def receive(broker: str, bus_url: str, *, share: bool, stop: asyncio.Event
         ]
         tasks.append(asyncio.create_task(stop.wait(), name="stop"))
         try:
-            await run_all(tasks)
+            with exposing(metrics, "ingest", lambda: figures(dict(subscriber.counts))):
+                await run_all(tasks)
         finally:
             log.info("ingest ended", counts=dict(subscriber.counts))

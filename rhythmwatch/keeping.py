@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 
 import structlog
 
@@ -10,11 +12,21 @@ from alerts.history import Counters, keep_history
 from alerts.store import Store
 from bus.messages import DEFAULT_PARTITIONS
 from bus.streams import Bus
+from rhythmwatch.metrics import Figure, exposing
 
 log = structlog.get_logger()
 
 
-async def keep(bus_url: str, history: str, stop: asyncio.Event) -> None:
+def figures(counters: Counters) -> Iterator[Figure]:
+    """Figures of the historian for Prometheus."""
+    for name in Counters.__dataclass_fields__:
+        value = getattr(counters, name)
+        if isinstance(value, int):
+            grows = name not in ("waiting", "behind_ms")
+            yield Figure(name, value, f"{name.replace('_', ' ')} of the historian.", counts=grows)
+
+
+async def keep(bus_url: str, history: str, stop: asyncio.Event, *, metrics: str = "") -> None:
     """Keep the history until `stop` is set.
 
     Parameters
@@ -23,10 +35,14 @@ async def keep(bus_url: str, history: str, stop: asyncio.Event) -> None:
         Addresses of the bus and the history database.
     stop : asyncio.Event
         Set to end it.
+    metrics : str
+        ``host:port`` for Prometheus; empty for none.
     """
     counters = Counters()
-    with Store(history) as store:
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(Store(history))
         async with Bus(bus_url) as bus:
+            stack.enter_context(exposing(metrics, "historian", lambda: figures(counters)))
             await keep_history(
                 bus, store, range(DEFAULT_PARTITIONS), stop, counters, report=lambda line: log.warning(line)
             )

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 
+from fastapi import FastAPI
 from uvicorn import Server
 
 from alerts.store import Store
 from rhythmwatch.classifying import open_all_parts
+from rhythmwatch.metrics import Figure, exposing
 from web.app import create_app
 from web.auth import FIRST_USER
+from web.hub import Counters, Hub
 from web.server import make_server
 from web.settings import WebSettings
 
@@ -33,7 +36,19 @@ def first_account(history: str, password: str) -> None:
             store.create_user(FIRST_USER, password)
 
 
-async def serve_pages(bus: str, history: str, host: str, port: int, password: str | None, stop: asyncio.Event) -> None:
+def figures(app: FastAPI) -> Iterator[Figure]:
+    """Figures of the pages for Prometheus."""
+    hub: Hub | None = getattr(app.state, "hub", None)
+    for name, value in (hub.health() if hub else {}).items():
+        if isinstance(value, int | float):
+            yield Figure(
+                name, value, f"{name.replace('_', ' ')} of the pages.", counts=name in Counters.__dataclass_fields__
+            )
+
+
+async def serve_pages(
+    bus: str, history: str, host: str, port: int, password: str | None, stop: asyncio.Event, *, metrics: str = ""
+) -> None:
     """Serve the pages until `stop` is set.
 
     Parameters
@@ -46,14 +61,18 @@ async def serve_pages(bus: str, history: str, host: str, port: int, password: st
         Of the first account; without it one is made and printed.
     stop : asyncio.Event
         Set to end it.
+    metrics : str
+        ``host:port`` for Prometheus; empty for none.
     """
     if password:
         await asyncio.to_thread(first_account, history, password)
     settings = WebSettings(redis_url=bus, database_url=history)
-    server = _Guest(make_server(create_app(settings, parts=open_all_parts), host, port).config)
+    app = create_app(settings, parts=open_all_parts)
+    server = _Guest(make_server(app, host, port).config)
     serving = asyncio.create_task(server.serve(), name="uvicorn")
     stopped = asyncio.create_task(stop.wait(), name="stop")
-    await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+    with exposing(metrics, "web", lambda: figures(app)):
+        await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
     stopped.cancel()
     await serving
