@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Final
@@ -235,6 +235,35 @@ _ORDER: Final = (
     ("noisy_back_s", "noisy_s", 1.0),
 )
 
+LIMITS_OF: Final[Mapping[Kind, tuple[str, ...]]] = MappingProxyType(
+    {
+        Kind.ASYSTOLE: ("asystole_s",),
+        Kind.VFIB: ("verdict_s",),
+        Kind.VTACH: ("vtach_rate", "vtach_beats", "vtach_back", "vtach_probability", "verdict_s"),
+        Kind.EXTREME_TACHY: ("extreme_tachy", "extreme_tachy_back"),
+        Kind.EXTREME_BRADY: ("extreme_brady", "extreme_brady_back"),
+        Kind.PAUSE: ("pause_s",),
+        Kind.NSVT: ("nsvt_beats", "vtach_rate"),
+        Kind.VENT_RHYTHM: ("vent_rhythm_beats", "vtach_rate"),
+        Kind.AFIB: ("afib_s", "afib_with_rate"),
+        Kind.TACHY: ("tachy", "tachy_back", "rate_s"),
+        Kind.BRADY: ("brady", "brady_back", "rate_s"),
+        Kind.SVT: ("svt_rate", "svt_beats"),
+        Kind.PVC_RATE: ("pvc_per_min", "pvc_back"),
+        Kind.PVC_PAIR: (),
+        Kind.BIGEMINY: ("cycles",),
+        Kind.TRIGEMINY: ("cycles",),
+        Kind.R_ON_T: ("r_on_t_ms",),
+        Kind.MULTIFORM: ("multiform_s",),
+        Kind.PATIENT_BUTTON: (),
+        Kind.LEADS_OFF: (),
+        Kind.NO_DATA: ("no_data_s",),
+        Kind.NOISY: ("noisy_s", "noisy_of_s", "noisy_back_s"),
+        Kind.BATTERY: ("battery", "battery_back"),
+    }
+)
+"""Limits that decide about each kind, the foremost first."""
+
 ADULT: Final = Limits()
 PROFILES: Final[Mapping[str, Limits]] = MappingProxyType(
     {
@@ -257,6 +286,13 @@ def of_profile(name: str | float | bool) -> Limits:
 def values_of(limits: Limits) -> dict[str, float | bool]:
     """Every limit by its name; kinds switched off are not among them."""
     return {item.name: getattr(limits, item.name) for item in fields(Limits) if item.name != "off"}
+
+
+def limits_from(values: Mapping[str, float | bool], off: Iterable[str]) -> Limits:
+    """Limits that `values_of` and the names of kinds gave, also those of an older version; `LimitsError` if invalid."""
+    known = values_of(ADULT)
+    wanted: dict[str, float | str | bool] = {name: value for name, value in values.items() if name in known}
+    return changed(ADULT, wanted | {kind: False for kind in off if kind in Kind.__members__})
 
 
 def changed(limits: Limits, values: Mapping[str, float | str | bool]) -> Limits:

@@ -19,6 +19,7 @@ from alerts.audit import Audit
 from alerts.database import open_engine, upgrade
 from alerts.people import People
 from alerts.store import Store
+from alerts.stores import AlarmStores
 from web.app import create_app
 from web.auth import COOKIE, Passwords, Session, session_key
 from web.parts import Parts
@@ -72,6 +73,7 @@ class Site:
             tokens=self.people,
             audit=self.audit,
             people=self.people,
+            alarm_stores=AlarmStores(self.engine),
         )
 
     def enter(self, role: str, user: str = "") -> dict[str, str]:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from bus.tasks import end
-from web import api_people, routes
+from web import api_alarms, api_limits, api_people, routes
 from web.answers import answer_errors
 from web.auth import first_account
 from web.gate import Gate
@@ -27,6 +27,8 @@ from web.trail import Trail
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     routes.router,
     api_people.router,
+    api_limits.router,
+    api_alarms.router,  # the last, since ``/api/alarms/{id}`` takes the rest of an address
 )
 """Every address that the server answers; each route states its role (`web.roles`)."""
 

@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 
 from alerts.audit import Audit
 from alerts.people import People
+from alerts.stores import AlarmStores
 from bus.messages import Action
 from web.auth import Accounts, Sessions, Tokens
 from web.feed import Feed
@@ -56,6 +57,7 @@ class Parts:
     tokens: Tokens | None = None
     audit: Audit | None = None
     people: People | None = None
+    alarm_stores: AlarmStores | None = None
 
 
 OpenParts: TypeAlias = Callable[[WebSettings], AbstractAsyncContextManager[Parts]]

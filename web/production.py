@@ -11,6 +11,7 @@ from alerts.audit import Audit
 from alerts.database import open_engine
 from alerts.people import People
 from alerts.store import Store
+from alerts.stores import AlarmStores
 from bus.connect import open_client
 from bus.messages import Action, Entry, Inbound, pack, pack_inbound, partition_of
 from bus.streams import Bus
@@ -59,4 +60,5 @@ async def open_parts(settings: WebSettings) -> AsyncIterator[Parts]:
             tokens=people,
             audit=Audit(engine),
             people=people,
+            alarm_stores=AlarmStores(engine),
         )

@@ -10,15 +10,13 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response, 
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.requests import HTTPConnection
 
-from bus.errors import BusError
-from bus.messages import Action
 from web.answers import set_session_cookie
 from web.auth import COOKIE, Session
 from web.client import CLOSE_FOREIGN, CLOSE_LOGGED_OUT, Client
 from web.gate import Gate, TooManyTriesError
 from web.hub import Hub
 from web.pages import login_page, wall_page
-from web.parts import Actions, Classifier, FileRefusedError
+from web.parts import Classifier, FileRefusedError
 from web.roles import acts, audit
 from web.settings import WebSettings
 
@@ -97,25 +95,6 @@ async def log_out(request: Request, mine: Annotated[Session, Depends(acts("viewe
     answer = JSONResponse({"status": "logged out"})
     answer.delete_cookie(COOKIE)
     return answer
-
-
-@router.post("/api/alarms/{alarm_id:path}/ack", status_code=202)
-async def acknowledge(
-    request: Request, alarm_id: str, mine: Annotated[Session, Depends(acts("monitor"))]
-) -> dict[str, str]:
-    """Store an acknowledgement in the patient's stream; the alarm itself tells the pages when it was done."""
-    alarm = hub_of(request).board.alarms.get(alarm_id)
-    if alarm is None:
-        raise HTTPException(404, "This alarm is not known. Reload the page.")
-    if alarm.presence in ("on", "latched"):
-        actions = cast(Actions, request.app.state.actions)
-        try:
-            await actions.append(alarm.patient, Action("ack", mine.user, alarm_id))
-        except BusError as error:
-            log.warning("acknowledgement not stored: %s", error)
-            raise HTTPException(503, "Not acknowledged: the server can't reach the bus. Try again.") from error
-        await audit(request, "alarm.ack", alarm_id)
-    return {"presence": alarm.presence}
 
 
 @router.post("/api/classify")

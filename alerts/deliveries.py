@@ -1,0 +1,128 @@
+"""Messages to contacts in SQL: the outbox of the notifier and what became of each message. Calls block."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from sqlalchemy import Engine, delete, select, update
+
+from alerts.database import insert_into, writing
+from alerts.tables import table_of
+from alerts.tables_alarms import DeliveryRow, NotifiedRow
+
+DELIVERIES: Final = table_of(DeliveryRow)
+NOTIFIED: Final = table_of(NotifiedRow)
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One message to one contact.
+
+    Attributes
+    ----------
+    id : str
+        Idempotency key: the same announcement to the same contact has the same.
+    state : str
+        ``waiting``, ``sent`` or ``given_up``.
+    due_ms : int
+        Next try.
+    """
+
+    id: str
+    alarm: str
+    patient: str
+    contact: str
+    label: str
+    channel: str
+    level: int
+    made_ms: int
+    state: str = "waiting"
+    tries: int = 0
+    due_ms: int = 0
+    done_ms: int | None = None
+    error: str = ""
+    message: str = ""
+    """JSON that is sent."""
+
+
+def key_of(alarm: str, announced_ms: int, level: int, reason: str, contact: str) -> str:
+    """Idempotency key of a message."""
+    text = "\n".join((alarm, str(announced_ms), str(level), reason, contact))
+    return hashlib.sha256(text.encode()).hexdigest()[:48]
+
+
+class Deliveries:
+    """The outbox.
+
+    Parameters
+    ----------
+    engine : sqlalchemy.Engine
+        Of `alerts.database.open_engine`, its schema up to date.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = writing(engine)
+
+    def cursors(self) -> dict[int, str]:
+        """Position up to which each partition's events are deliveries."""
+        with self._engine.connect() as connection:
+            return {row.partition: row.position for row in connection.execute(select(NOTIFIED))}
+
+    def add(self, deliveries: Sequence[Delivery], partition: int, position: str) -> int:
+        """Put messages in, with the position they came from, in one transaction; known ones stay as they are.
+
+        Returns
+        -------
+        int
+            How many are new.
+        """
+        added = 0
+        with self._writer.begin() as connection:
+            for delivery in deliveries:
+                statement = insert_into(connection, DELIVERIES).on_conflict_do_nothing()
+                added += connection.execute(statement, msgspec.structs.asdict(delivery)).rowcount
+            cursor = insert_into(connection, NOTIFIED)
+            connection.execute(
+                cursor.on_conflict_do_update(
+                    index_elements=[NOTIFIED.c.partition], set_={"position": cursor.excluded.position}
+                ),
+                {"partition": partition, "position": position},
+            )
+        return added
+
+    def waiting(self, limit: int = 1000) -> list[Delivery]:
+        """List the messages that are not done, the next due first."""
+        return self._list(DELIVERIES.c.state == "waiting", limit=limit)
+
+    def of_alarm(self, alarm: str) -> list[Delivery]:
+        """List the messages about an alarm, oldest first."""
+        return self._list(DELIVERIES.c.alarm == alarm)
+
+    def recent(self, limit: int = 200) -> list[Delivery]:
+        """List the newest messages."""
+        chosen = _CHOSEN.order_by(DELIVERIES.c.made_ms.desc(), DELIVERIES.c.id).limit(limit)
+        with self._engine.connect() as connection:
+            return [Delivery(**row) for row in connection.execute(chosen).mappings()]
+
+    def tried(self, ident: str, *, state: str, tries: int, due_ms: int, done_ms: int | None, error: str) -> None:
+        """Note what became of a try."""
+        values = {"state": state, "tries": tries, "due_ms": due_ms, "done_ms": done_ms, "error": error[:500]}
+        with self._writer.begin() as connection:
+            connection.execute(update(DELIVERIES).where(DELIVERIES.c.id == ident).values(values))
+
+    def expire(self, before_ms: int) -> int:
+        """Delete messages made before a time that are done; returns how many."""
+        with self._writer.begin() as connection:
+            old = delete(DELIVERIES).where(DELIVERIES.c.made_ms < before_ms, DELIVERIES.c.state != "waiting")
+            return connection.execute(old).rowcount
+
+    def _list(self, *wanted: object, limit: int = 1000) -> list[Delivery]:
+        chosen = _CHOSEN.where(*wanted).order_by(DELIVERIES.c.due_ms, DELIVERIES.c.id).limit(limit)  # type: ignore[arg-type]
+        with self._engine.connect() as connection:
+            return [Delivery(**row) for row in connection.execute(chosen).mappings()]
+
+
+_CHOSEN: Final = select(*(DELIVERIES.c[name] for name in Delivery.__struct_fields__))

@@ -1,0 +1,110 @@
+"""What people held alarms and beats to be, kept for training and for the share of false alarms. Calls block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from sqlalchemy import Connection, Engine, func, insert, select
+
+from alerts.database import writing
+from alerts.tables import AlarmRow, table_of
+from alerts.tables_alarms import BeatLabelRow, JudgementRow
+
+VERDICTS: Final = ("true", "false", "artefact")
+BEAT_CODES: Final = ("N", "L", "R", "A", "V", "F", "/", "Q", "|")
+"""MIT codes of the classes, and ``|`` for an artefact that is no beat."""
+
+JUDGEMENTS: Final = table_of(JudgementRow)
+LABELS: Final = table_of(BeatLabelRow)
+ALARMS: Final = table_of(AlarmRow)
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What one person held an alarm to be."""
+
+    verdict: str
+    who: str
+    ms: int
+    comment: str = ""
+
+
+class BeatLabel(msgspec.Struct, frozen=True):
+    """What one person held a beat to be."""
+
+    patient: str
+    epoch: int
+    sample: int
+    code: str
+    who: str
+    ms: int
+
+
+class Judging:
+    """Judgements and labelled beats; every one is kept, the newest counts.
+
+    Parameters
+    ----------
+    engine : sqlalchemy.Engine
+        Of `alerts.database.open_engine`, its schema up to date.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = writing(engine)
+
+    def judge(self, alarm: str, patient: str, judgement: Judgement) -> None:
+        """Keep what a person held an alarm of a patient to be."""
+        row = {"alarm": alarm, "patient": patient, **msgspec.structs.asdict(judgement)}
+        with self._writer.begin() as connection:
+            connection.execute(insert(JUDGEMENTS), row)
+
+    def of_alarm(self, alarm: str) -> list[Judgement]:
+        """List the judgements of an alarm, oldest first."""
+        columns = [JUDGEMENTS.c[name] for name in Judgement.__struct_fields__]
+        chosen = select(*columns).where(JUDGEMENTS.c.alarm == alarm).order_by(JUDGEMENTS.c.seq)
+        with self._engine.connect() as connection:
+            return [Judgement(**row) for row in connection.execute(chosen).mappings()]
+
+    def label(self, label: BeatLabel) -> None:
+        """Keep what a person held a beat to be."""
+        with self._writer.begin() as connection:
+            connection.execute(insert(LABELS), msgspec.structs.asdict(label))
+
+    def labels(self, patient: str, epoch: int | None = None) -> list[BeatLabel]:
+        """List the labels that count, one a beat, in order of epoch and sample."""
+        newest = select(func.max(LABELS.c.seq)).group_by(LABELS.c.patient, LABELS.c.epoch, LABELS.c.sample)
+        columns = [LABELS.c[name] for name in BeatLabel.__struct_fields__]
+        chosen = select(*columns).where(LABELS.c.patient == patient, LABELS.c.seq.in_(newest))
+        if epoch is not None:
+            chosen = chosen.where(LABELS.c.epoch == epoch)
+        with self._engine.connect() as connection:
+            rows = connection.execute(chosen.order_by(LABELS.c.epoch, LABELS.c.sample)).mappings()
+            return [BeatLabel(**row) for row in rows]
+
+    def by_kind(self, since_ms: int = 0) -> dict[str, dict[str, int]]:
+        """Count the judgements that count of alarms raised since then: kind, then verdict."""
+        newest = select(func.max(JUDGEMENTS.c.seq)).group_by(JUDGEMENTS.c.alarm)
+        chosen = (
+            select(ALARMS.c.kind, JUDGEMENTS.c.verdict, func.count().label("number"))
+            .join(ALARMS, ALARMS.c.id == JUDGEMENTS.c.alarm)
+            .where(JUDGEMENTS.c.seq.in_(newest), ALARMS.c.raised_ms >= since_ms)
+            .group_by(ALARMS.c.kind, JUDGEMENTS.c.verdict)
+        )
+        found: dict[str, dict[str, int]] = {}
+        with self._engine.connect() as connection:
+            for row in connection.execute(chosen):
+                found.setdefault(row.kind, dict.fromkeys(VERDICTS, 0))[row.verdict] = row.number
+        return found
+
+
+def judgements_of(connection: Connection, alarms: Sequence[str]) -> dict[str, Judgement]:
+    """Newest judgement of each of some alarms that has one."""
+    columns = [JUDGEMENTS.c[name] for name in ("alarm", *Judgement.__struct_fields__)]
+    chosen = select(*columns).where(JUDGEMENTS.c.alarm.in_(alarms)).order_by(JUDGEMENTS.c.seq)
+    found: dict[str, Judgement] = {}
+    for row in connection.execute(chosen).mappings():
+        values = dict(row)
+        found[values.pop("alarm")] = Judgement(**values)
+    return found
