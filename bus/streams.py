@@ -328,7 +328,9 @@ class Bus:
         """Forget entries before a position (about: whole nodes); returns how many."""
         return int(await self._call("XTRIM", key(partition, name), "MINID", "~", minid))
 
-    async def hold(self, reader: str, positions: Mapping[int, Mapping[str, Position]]) -> None:
+    async def hold(
+        self, reader: str, positions: Mapping[int, Mapping[str, Position]]
+    ) -> list[tuple[int, str, Position]]:
         """Say how far a reader has stored each stream; `held` gives it to whoever trims.
 
         Parameters
@@ -337,33 +339,41 @@ class Bus:
             Name of the reader.
         positions : mapping of int to mapping of str to str
             Partition to stream (``in``, ``events``) to position.
+
+        Returns
+        -------
+        list of (partition, stream, position)
+            Where entries behind the reader's position have been trimmed, and up to which one (`give_up`).
         """
+        asked = [
+            (partition, name, position)
+            for partition, streams in positions.items()
+            for name, position in streams.items()
+        ]
         pipe = self._redis.pipeline(transaction=False)
-        for partition, streams in positions.items():
-            pairs = [part for name, position in streams.items() for part in (f"{name}/{reader}", position)]
-            pipe.execute_command("HSET", key(partition, "held"), *pairs)
-        await self._execute(pipe)
+        for partition, name, position in asked:
+            pipe.execute_command("HSET", key(partition, "held"), f"{name}/{reader}", position)
+            pipe.execute_command("HGET", key(partition, "held"), f"given up/{name}")
+        answers = await self._execute(pipe)
+        lost = []
+        for (partition, name, position), given_up in zip(asked, answers[1::2], strict=True):
+            if given_up and order(_text(given_up)) > order(position):
+                lost.append((partition, name, _text(given_up)))
+        return lost
 
     async def held(self, partition: int) -> dict[str, Position]:
-        """Lowest position that a reader holds of each stream (``in``, ``events``); absent where none holds any."""
+        """Lowest position that a reader holds of each stream; one that none holds is absent."""
         answer = await self._call("HGETALL", key(partition, "held"))
         lowest: dict[str, Position] = {}
         for field, value in answer.items():
             name, position = _text(field).partition("/")[0], _text(value)
-            if name not in lowest or order(position) < order(lowest[name]):
+            if name != "given up" and (name not in lowest or order(position) < order(lowest[name])):
                 lowest[name] = position
         return lowest
 
-    async def missed(self, partition: int, after: Position, name: str = "in") -> bool:
-        """Whether entries behind a position have been trimmed; always False on servers that do not say it."""
-        try:
-            answer = await self._call("XINFO STREAM", key(partition, name))
-        except BusUnavailableError:
-            raise
-        except BusError:
-            return False
-        trimmed = answer.get("max-deleted-entry-id", answer.get(b"max-deleted-entry-id", START))
-        return order(_text(trimmed)) > order(after)
+    async def give_up(self, partition: int, name: str, position: Position) -> None:
+        """Say that a stream is trimmed up to a position although a reader still holds it."""
+        await self._call("HSET", key(partition, "held"), f"given up/{name}", position)
 
     async def stats(self, partitions: Iterable[int]) -> list[Stats]:
         """Lengths and lag of partitions, for health and metrics."""

@@ -10,7 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from bus.tasks import end
 from ingest.broker import embedded_broker
 from ingest.recordings import data_folder, list_records
 from rhythmwatch.addresses import BrokerAddress
+from rhythmwatch.metrics import parse_address
 from rhythmwatch.supervisor import Part, Supervisor
 from web.auth import FIRST_USER
 
@@ -40,7 +41,7 @@ class Station:
     Attributes
     ----------
     state : Path
-        Directory of the embedded bus and broker, the database and the first password.
+        Directory of the embedded bus and broker, the database, the recordings and the first password.
     bus, broker, history : str
         Addresses; empty means an embedded one.
     workers : int
@@ -57,6 +58,8 @@ class Station:
     history: str = ""
     workers: int = 1
     source: tuple[str, ...] = ()
+    metrics: str = ""
+    """``host:port`` where Prometheus finds the first process; the others follow on the next ports."""
 
 
 def choose_source(data: Path | None, patients: int, speed: float) -> tuple[str, ...]:
@@ -138,7 +141,13 @@ async def serve_station(station: Station, stop: asyncio.Event) -> None:
 
 
 def _parts(station: Station, bus: str, broker: str, devices: str, history: str, port: int, password: str) -> list[Part]:
-    shared = {"RHYTHMWATCH_SUPERVISED": "1", "RHYTHMWATCH_BUS": bus, "RHYTHMWATCH_HISTORY": history}
+    shared = {
+        "RHYTHMWATCH_SUPERVISED": "1",
+        "RHYTHMWATCH_METRICS": "",
+        "RHYTHMWATCH_BUS": bus,
+        "RHYTHMWATCH_HISTORY": history,
+    }
+    shared["RHYTHMWATCH_RECORDINGS"] = str(station.state.resolve() / "recordings")
     web = {**shared, "RHYTHMWATCH_ADMIN_PASSWORD": password}
     parts = [
         Part("web", ("web", "--host", station.host, "--port", str(port)), web),
@@ -150,6 +159,13 @@ def _parts(station: Station, bus: str, broker: str, devices: str, history: str, 
         span = f"{number * size}-{last}"
         parts.append(Part(f"worker-{number + 1}", ("worker", "--partitions", span), shared))
     parts.append(Part("historian", ("historian",), shared))
+    parts.append(Part("recorder", ("recorder",), shared))
+    if station.metrics:
+        host, first = parse_address(station.metrics)
+        parts = [
+            replace(part, environment={**part.environment, "RHYTHMWATCH_METRICS": f"{host}:{first + number}"})
+            for number, part in enumerate(parts)
+        ]
     if station.source:
         parts.append(Part("source", station.source, {**shared, "RHYTHMWATCH_BROKER": devices}, restart=False))
     return parts

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,8 +13,9 @@ import structlog
 
 from bus.errors import BusError, FencedError
 from bus.messages import DEFAULT_PARTITIONS, Inbound, pack, unpack_inbound
-from bus.streams import START, Bus, Commit, Position, Record
+from bus.streams import START, Bus, Commit, Position, Record, milliseconds, order
 from rhythmwatch.checkpoint import CheckpointError, dump, restore
+from rhythmwatch.metrics import Figure, by_reason, exposing
 from rhythmwatch.models import Models
 from rhythmwatch.pipeline import Output, Pipeline
 
@@ -25,6 +27,8 @@ GATHER_S: Final = 0.02
 """Pause after a first entry, so that a read serves many patients at once."""
 CHECKPOINT_S: Final = 10.0
 EVENTS_KEPT_MS: Final = 3_600_000
+HELD_MS: Final = 4 * 3_600_000
+"""Longest that entries and events are kept for a reader that holds them (the recorder)."""
 RETRY_S: Final = 0.5
 
 
@@ -67,6 +71,13 @@ class Worker:
         self._epochs: dict[int, int] = {}
         self._cursors: dict[int, Position] = {}
         self._checkpointed: dict[int, float] = {}
+        self.lag_s = 0.0
+        """Age of the newest entry of the batch last worked off."""
+
+    @property
+    def owned(self) -> int:
+        """Partitions that nobody else has taken."""
+        return len(self._cursors)
 
     async def take_over(self) -> None:
         """Fence whoever had the partitions, load their checkpoints, and replay to where outputs are complete."""
@@ -134,16 +145,29 @@ class Worker:
             )
         if not await self._commit(commits, stop):
             return
+        self.lag_s = max(
+            0.0, time.time() - min(milliseconds(records[-1].position) for records in batches.values()) / 1000
+        )
         for partition, records in batches.items():
             if partition in self._cursors:
                 self._cursors[partition] = records[-1].position
         with contextlib.suppress(BusError):
             for partition in trims:
                 if partition in self._cursors:
-                    position = self._cursors[partition]
-                    await self.bus.trim(partition, position)
-                    oldest = max(0, int(position.split("-")[0]) - EVENTS_KEPT_MS)
-                    await self.bus.trim(partition, f"{oldest}-0", "events")
+                    await self._trim(partition, self._cursors[partition])
+
+    async def _trim(self, partition: int, position: Position) -> None:
+        """Forget what everybody has stored; a reader that is further behind than `HELD_MS` is not waited for."""
+        held = await self.bus.held(partition)
+        longest = f"{max(0, milliseconds(position) - HELD_MS)}-0"
+        shortest = f"{max(0, milliseconds(position) - EVENTS_KEPT_MS)}-0"
+        for name, done in (("in", position), ("events", shortest)):
+            waits = held.get(name, done)
+            upto = min(done, max(waits, longest, key=order), key=order)
+            if order(waits) < order(upto):
+                log.error("a reader is too far behind, entries are dropped unread", partition=partition, stream=name)
+                await self.bus.give_up(partition, name, upto)
+            await self.bus.trim(partition, upto, name)
 
     def _fold(self, batches: dict[int, list[Record]]) -> Output:
         entries: list[tuple[int, Inbound]] = []
@@ -184,7 +208,19 @@ class Worker:
             return True
 
 
-async def work(url: str, partitions: Iterable[int], models: Models, stop: asyncio.Event) -> None:
+def figures(worker: Worker) -> Iterator[Figure]:
+    """Figures of a worker for Prometheus."""
+    counters = worker.counters
+    yield Figure("entries", counters.entries, "Entries of the bus worked off.")
+    yield Figure("events", counters.events, "Beats, rhythms, alarms and states given out.")
+    yield Figure("late", counters.late, "Frames that came after their window.")
+    yield from by_reason("refused", counters.refused, "Entries that could not be used.")
+    yield Figure("patients", len(worker.pipeline.patients), "Patients in memory.", counts=False)
+    yield Figure("partitions", worker.owned, "Partitions owned.", counts=False)
+    yield Figure("lag_seconds", worker.lag_s, "Age of the entries last worked off.", counts=False)
+
+
+async def work(url: str, partitions: Iterable[int], models: Models, stop: asyncio.Event, *, metrics: str = "") -> None:
     """Run a worker as a process.
 
     Parameters
@@ -197,6 +233,8 @@ async def work(url: str, partitions: Iterable[int], models: Models, stop: asynci
         The networks.
     stop : asyncio.Event
         Set to end it.
+    metrics : str
+        ``host:port`` for Prometheus; empty for none.
     """
     async with Bus(url) as bus:
         worker = Worker(bus, models, partitions)
@@ -210,6 +248,7 @@ async def work(url: str, partitions: Iterable[int], models: Models, stop: asynci
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), RETRY_S)
         log.info("worker ready", partitions=len(tuple(partitions)), patients=len(worker.pipeline.patients))
-        await worker.run(stop)
+        with exposing(metrics, "worker", lambda: figures(worker)):
+            await worker.run(stop)
         counters = worker.counters
         log.info("worker ended", entries=counters.entries, events=counters.events, late=counters.late)

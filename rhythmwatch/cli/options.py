@@ -43,9 +43,17 @@ Partitions: TypeAlias = Annotated[
     str,
     typer.Option("--partitions", envvar="RHYTHMWATCH_PARTITIONS", help="Partitions to work on, first-last."),
 ]
+Recordings: TypeAlias = Annotated[
+    Path,
+    typer.Option("--recordings", envvar="RHYTHMWATCH_RECORDINGS", help="Folder that the ECG is recorded in."),
+]
 Speed: TypeAlias = Annotated[
     float,
     typer.Option("--speed", envvar="RHYTHMWATCH_SPEED", min=0.0, help="Times real time; 0 is as fast as it goes."),
+]
+Metrics: TypeAlias = Annotated[
+    str,
+    typer.Option("--metrics", envvar="RHYTHMWATCH_METRICS", help="host:port where Prometheus finds figures."),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", envvar="RHYTHMWATCH_JSON", help="Figures as JSON.")]
 

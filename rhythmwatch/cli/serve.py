@@ -16,6 +16,7 @@ RUN_STATE = Path(".rhythmwatch/run")
 BROKER = "mqtt://localhost:1883"
 BUS = "redis://localhost:6379/0"
 HISTORY = "sqlite:///.rhythmwatch/history.db"
+RECORDINGS = Path(".rhythmwatch/recordings")
 
 
 def demo(
@@ -56,12 +57,15 @@ def run(
     workers: Annotated[
         int, typer.Option("--workers", envvar="RHYTHMWATCH_WORKERS", min=1, max=64, help="Worker processes.")
     ] = 1,
+    metrics: options.Metrics = "",
 ) -> None:
     """Run every process of the service on this machine under one supervisor."""
     from rhythmwatch.station import Station, serve_station
 
-    station = Station(state=state, host=host, port=port, bus=bus, broker=broker, history=history, workers=workers)
-    with options.one_line_errors(OSError):
+    station = Station(
+        state=state, host=host, port=port, bus=bus, broker=broker, history=history, workers=workers, metrics=metrics
+    )
+    with options.one_line_errors(OSError, ValueError):
         run_until_stopped("run", lambda stop: serve_station(station, stop))
 
 
@@ -72,12 +76,14 @@ def ingest(
         bool,
         typer.Option("--share/--alone", envvar="RHYTHMWATCH_SHARE", help="Share the load with other ingest processes."),
     ] = False,
+    metrics: options.Metrics = "",
 ) -> None:
     """Receive frames from the broker and put them on the bus."""
     from rhythmwatch.ingesting import receive
 
     _child()
-    run_until_stopped("ingest", lambda stop: receive(broker, bus, share=share, stop=stop))
+    with options.one_line_errors(ValueError, OSError):
+        run_until_stopped("ingest", lambda stop: receive(broker, bus, share=share, stop=stop, metrics=metrics))
 
 
 def worker(
@@ -87,23 +93,46 @@ def worker(
         Path | None,
         typer.Option("--models", envvar="RHYTHMWATCH_MODELS", help="Folder of ONNX models (else the shipped ones)."),
     ] = None,
+    metrics: options.Metrics = "",
 ) -> None:
     """Turn the frames of a range of partitions into beats, rhythms and alarms."""
     from rhythmwatch.models import ModelError, load_models
     from rhythmwatch.worker import work
 
     _child()
-    with options.one_line_errors(ModelError, ValueError):
+    with options.one_line_errors(ModelError, ValueError, OSError):
         chosen, loaded = options.partition_range(partitions), load_models(models)
-    run_until_stopped("worker", lambda stop: work(bus, chosen, loaded, stop))
+        run_until_stopped("worker", lambda stop: work(bus, chosen, loaded, stop, metrics=metrics))
 
 
-def historian(bus: options.BusUrl = BUS, history: options.HistoryUrl = HISTORY) -> None:
+def historian(bus: options.BusUrl = BUS, history: options.HistoryUrl = HISTORY, metrics: options.Metrics = "") -> None:
     """Write alarms and events from the bus into the history database."""
     from rhythmwatch.keeping import keep
 
     _child()
-    run_until_stopped("historian", lambda stop: keep(bus, history, stop))
+    with options.one_line_errors(ValueError, OSError):
+        run_until_stopped("historian", lambda stop: keep(bus, history, stop, metrics=metrics))
+
+
+def recorder(
+    bus: options.BusUrl = BUS,
+    history: options.HistoryUrl = HISTORY,
+    recordings: options.Recordings = RECORDINGS,
+    partitions: options.Partitions = "0-63",
+    days: Annotated[
+        float,
+        typer.Option("--days", envvar="RHYTHMWATCH_DAYS", min=1.0, help="Recordings are deleted after so many days."),
+    ] = 30.0,
+) -> None:
+    """Write the ECG, its beats and trends from the bus onto disk."""
+    from alerts.database import StoreError
+    from bus.errors import ServerError
+    from rhythmwatch.recorder import record
+
+    _child()
+    with options.one_line_errors(ValueError, ServerError, StoreError):
+        chosen = options.partition_range(partitions)
+        run_until_stopped("recorder", lambda stop: record(bus, history, recordings, chosen, days, stop))
 
 
 def web(
@@ -111,13 +140,15 @@ def web(
     history: options.HistoryUrl = HISTORY,
     host: options.Host = "127.0.0.1",
     port: options.Port = 8800,
+    metrics: options.Metrics = "",
 ) -> None:
     """Serve the pages."""
     from rhythmwatch.pages import serve_pages
 
     _child()
     password = os.environ.get("RHYTHMWATCH_ADMIN_PASSWORD")
-    run_until_stopped("web", lambda stop: serve_pages(bus, history, host, port, password, stop))
+    with options.one_line_errors(ValueError, OSError):
+        run_until_stopped("web", lambda stop: serve_pages(bus, history, host, port, password, stop, metrics=metrics))
 
 
 def _child() -> None:

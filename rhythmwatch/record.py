@@ -1,0 +1,408 @@
+"""The recorder's core: entries and events of partitions in, segments on disk and their index out.
+
+Nothing is held to be read before it is stored: `Recording.flush` writes samples and beats, syncs the files, and then
+moves the positions in the same transaction as the index, the trends and the state. All writes are by sample index, so a
+flush that failed half-way is simply done again, and a recorder that was killed repeats what it had not stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from alerts.archive_files import BEAT, Segment, segment_length, segment_path
+from alerts.archive_index import Index, MinuteSums, Place
+from bus.messages import BeatEvent, Entry, unpack_event, unpack_inbound
+from bus.streams import START, Record
+from ingest.codecs import decode_frame
+from ingest.frame import Frame, FrameError
+from rhythmwatch.record_files import SegmentFiles
+from rhythmwatch.record_place import Timeline
+from rhythmwatch.record_trends import Trend
+
+ANCHOR_MS: Final = 50.0
+"""The index gets a new anchor when the wall clock differs by this from the last one carried on."""
+_INT16: Final = 2**15
+
+
+class PatientState(msgspec.Struct):
+    """What must be known of a patient to go on."""
+
+    timeline: Timeline = msgspec.field(default_factory=Timeline)
+    trend: Trend = msgspec.field(default_factory=Trend)
+
+
+class PartitionState(msgspec.Struct):
+    """Positions read, and the state of the partition's patients."""
+
+    entries: str = START
+    events: str = START
+    patients: dict[str, PatientState] = {}
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the recorder did since its start.
+
+    Attributes
+    ----------
+    frames, late, beats : int
+        Stored; `late` came out of order or was kept by the device.
+    refused : dict of str to int
+        Left out, by reason: ``entry``, ``event``, ``changed``, ``jump``, ``patient`` or why a frame can't be read.
+    lost : int
+        Times that a stream of the bus had been cut before all of it was recorded.
+    failures : int
+        Flushes that had to be done again.
+    """
+
+    frames: int = 0
+    late: int = 0
+    beats: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    lost: int = 0
+    failures: int = 0
+    last_error: str = ""
+
+    def refuse(self, reason: str) -> None:
+        """Count something that is left out."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What is to be written to a segment."""
+
+    segment: Segment
+    chunks: list[tuple[int, NDArray[Any], bool]] = field(default_factory=list)
+    beats: list[bytes] = field(default_factory=list)
+    indexed: bool = False
+
+
+class Recording:
+    """Keeps what some partitions carry.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the segments.
+    index : Index
+        Open.
+    partitions : iterable of int
+    counters : Counters, optional
+        To go on counting in.
+    """
+
+    def __init__(self, root: Path, index: Index, partitions: Iterable[int], counters: Counters | None = None) -> None:
+        self.counters = counters or Counters()
+        self.pending_bytes = 0
+        self._root = root
+        self._index = index
+        places = index.places()
+        self._states = {partition: _state(places.get(partition)) for partition in partitions}
+        self._moved: set[int] = set()
+        self._segments: dict[str, Segment] = {}
+        self._epochs: dict[tuple[str, int], list[Segment]] = {}
+        self._files: dict[str, SegmentFiles] = {}
+        self._current: dict[str, str] = {}
+        self._pending: dict[str, _Pending] = {}
+        self._minutes: list[tuple[str, int, MinuteSums]] = []
+
+    def entries(self) -> dict[int, str]:
+        """Positions in ``in``: read, and not all of it stored yet."""
+        return {partition: state.entries for partition, state in self._states.items()}
+
+    def events(self) -> dict[int, str]:
+        """Positions in ``events``."""
+        return {partition: state.events for partition, state in self._states.items()}
+
+    # --- what comes ----------------------------------------------------------------------------------------------
+
+    def take_entries(self, partition: int, records: Sequence[Record]) -> None:
+        """Take the next entries of ``in`` of a partition."""
+        state = self._states[partition]
+        for record in records:
+            kind = record.data[0] if record.data else 0
+            if kind in (Entry.FRAME, Entry.BACKFILL):
+                self._take_frame(state, record.data)
+        state.entries = records[-1].position
+        self._moved.add(partition)
+
+    def take_events(self, partition: int, records: Sequence[Record]) -> None:
+        """Take the next events of a partition."""
+        state = self._states[partition]
+        for record in records:
+            try:
+                event = unpack_event(record.data)
+            except (msgspec.DecodeError, msgspec.ValidationError):
+                self.counters.refuse("event")
+                continue
+            known = state.patients.get(event.patient)
+            if known is None:
+                known = state.patients[event.patient] = PatientState()
+            known.trend.take(event)
+            if isinstance(event, BeatEvent):
+                self._take_beat(known, event)
+        state.events = records[-1].position
+        self._moved.add(partition)
+
+    def _take_frame(self, state: PartitionState, data: bytes) -> None:
+        try:
+            entry = unpack_inbound(data)
+            frame = decode_frame(entry.payload)
+        except FrameError as error:
+            self.counters.refuse(error.reason)
+            return
+        except ValueError:
+            self.counters.refuse("entry")
+            return
+        if frame.device != entry.patient:
+            self.counters.refuse("patient")
+            return
+        known = state.patients.get(entry.patient)
+        if known is None:
+            known = state.patients[entry.patient] = PatientState()
+        placed = known.timeline.place(frame, entry.kind, entry.server_ms)
+        if placed not in ("live", "late"):
+            self.counters.refuse(placed)
+            return
+        late = placed == "late"
+        rows, bits = _on_disk(frame)
+        length = segment_length(frame.rate)
+        sample, end = frame.sample, frame.sample + len(rows)
+        while sample < end:
+            number = sample // length
+            stop = min(end, (number + 1) * length)
+            pending = self._segment_for(known.timeline, frame, entry.server_ms, sample, number, bits)
+            if pending is None:
+                self.counters.refuse("changed")
+                return
+            if not late:
+                self._anchor(pending, known.timeline, sample)
+            part = rows[sample - frame.sample : stop - frame.sample]
+            pending.chunks.append((sample, part, late))
+            self.pending_bytes += part.nbytes
+            sample = stop
+        if late:
+            self.counters.late += 1
+        else:
+            self.counters.frames += 1
+
+    def _take_beat(self, known: PatientState, event: BeatEvent) -> None:
+        for segment in self._of_epoch(event.patient, event.epoch):
+            if segment.first <= event.sample < segment.first + segment.length:
+                self._open(segment).beats.append(_pack_beat(event))
+                self.counters.beats += 1
+                return
+        self.counters.refuse("beat")
+
+    # --- which segment -------------------------------------------------------------------------------------------
+
+    def _segment_for(
+        self, timeline: Timeline, frame: Frame, server_ms: int, sample: int, number: int, bits: int
+    ) -> _Pending | None:
+        """Find or make the segment of a sample; None where the epoch was recorded in another format."""
+        path = segment_path(frame.device, frame.epoch, number, bits)
+        pending = self._pending.get(path)
+        if pending is not None and pending.segment.fs == frame.rate:
+            segment = pending.segment
+        else:
+            known = self._of_epoch(frame.device, frame.epoch)
+            found = [item for item in known if item.path == path]
+            segment = found[0] if found else self._new(timeline, frame, server_ms, sample, number, bits)
+        if (segment.fs, segment.gain, segment.leads) != (frame.rate, frame.gain, frame.leads):
+            return None
+        opened = self._open(segment)
+        if self._current.get(frame.device) != path:
+            # It may have been deleted meanwhile: whoever writes a file makes sure that the index has it.
+            opened.indexed = True
+        return opened
+
+    def _of_epoch(self, patient: str, epoch: int) -> list[Segment]:
+        key = (patient, epoch)
+        known = self._epochs.get(key)
+        if known is None:
+            known = self._epochs[key] = self._index.segments_of(patient, epoch)
+        return known
+
+    def _new(self, timeline: Timeline, frame: Frame, server_ms: int, sample: int, number: int, bits: int) -> Segment:
+        length = segment_length(frame.rate)
+        known = self._of_epoch(frame.device, frame.epoch)
+        if frame.epoch == timeline.epoch:
+            ms = timeline.clock.origin_ms + sample * 1000 / frame.rate
+        elif known:
+            ms = min(known, key=lambda item: abs(item.first - sample)).ms(sample)
+        else:
+            ms = timeline.guess_ms(frame, server_ms) + (sample - frame.sample) * 1000 / frame.rate
+        segment = _timed(
+            Segment(
+                path=segment_path(frame.device, frame.epoch, number, bits),
+                patient=frame.device,
+                device=frame.device,
+                epoch=frame.epoch,
+                first=number * length,
+                length=length,
+                from_ms=0,
+                to_ms=0,
+                fs=frame.rate,
+                gain=frame.gain,
+                leads=frame.leads,
+                bits=bits,
+                anchors=((sample, ms),),
+            )
+        )
+        known.append(segment)
+        self._open(segment).indexed = True
+        return segment
+
+    def _open(self, segment: Segment) -> _Pending:
+        pending = self._pending.get(segment.path)
+        if pending is None:
+            pending = self._pending[segment.path] = _Pending(segment)
+        return pending
+
+    def _anchor(self, pending: _Pending, timeline: Timeline, sample: int) -> None:
+        """Follow the wall clock in the segment's times."""
+        segment = pending.segment
+        at, ms = segment.anchors[-1]
+        now = timeline.clock.origin_ms + sample * 1000 / segment.fs
+        if sample <= at or abs(ms + (sample - at) * 1000 / segment.fs - now) <= ANCHOR_MS:
+            return
+        changed = _timed(replace(segment, anchors=(*segment.anchors, (sample, now))))
+        known = self._of_epoch(segment.patient, segment.epoch)
+        known[known.index(segment)] = changed
+        pending.segment, pending.indexed = changed, True
+
+    # --- to disk -------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Store all that was taken.
+
+        Raises
+        ------
+        OSError, sqlalchemy.exc.SQLAlchemyError
+            If files or index can't be written; call again later, nothing is forgotten until then.
+        """
+        touched: list[SegmentFiles] = []
+        for path, pending in self._pending.items():
+            files = self._files.get(path)
+            if files is None:
+                files = self._files[path] = SegmentFiles(self._root, pending.segment)
+            files.segment = pending.segment
+            for sample, rows, late in _joined(pending.chunks):
+                (files.fill if late else files.write)(sample, rows)
+            if pending.beats:
+                files.append_beats(np.frombuffer(b"".join(pending.beats), BEAT))
+            touched.append(files)
+        for files in touched:
+            files.sync()
+        for partition in self._moved:
+            for patient, state in self._states[partition].patients.items():
+                self._minutes += [(patient, ms, sums) for ms, sums in state.trend.settled()]
+        self._index.commit(
+            [pending.segment for pending in self._pending.values() if pending.indexed],
+            self._minutes,
+            [(partition, _place(self._states[partition])) for partition in self._moved],
+        )
+        self._minutes = []
+        self._moved.clear()
+        self._leave_old_segments()
+        self._pending.clear()
+        self.pending_bytes = 0
+
+    def leave(self, before_ms: int) -> None:
+        """Let go of segments that ended before a time, so that they can be deleted; call right after a `flush`."""
+        for path in [path for path, files in self._files.items() if files.segment.to_ms < before_ms]:
+            self._files.pop(path).close()
+        self._current = {patient: path for patient, path in self._current.items() if path in self._files}
+        self._epochs.clear()
+
+    def close(self) -> None:
+        """Complete the segments at hand and close all files; call after a last `flush`."""
+        for files in self._files.values():
+            files.complete()
+            files.close()
+        self._files.clear()
+
+    def _leave_old_segments(self) -> None:
+        """Complete and close segments that are not the newest of their patient any more."""
+        for pending in self._pending.values():
+            segment = pending.segment
+            current = self._current.get(segment.patient)
+            if current is None or _newer(segment, self._files[current].segment):
+                self._current[segment.patient] = segment.path
+        kept = set(self._current.values())
+        for path in [path for path in self._files if path not in kept]:
+            self._files[path].complete()
+            self._files.pop(path).close()
+        if len(self._epochs) > 4 * max(1, len(self._current)) + 64:
+            self._epochs.clear()
+
+
+def _newer(one: Segment, other: Segment) -> bool:
+    return (one.epoch, one.first, one.bits) > (other.epoch, other.first, other.bits)
+
+
+def _state(place: Place | None) -> PartitionState:
+    if place is None:
+        return PartitionState()
+    state = _decoder.decode(place.state)
+    state.entries, state.events = place.entries, place.events
+    return state
+
+
+def _place(state: PartitionState) -> Place:
+    return Place(state.entries, state.events, _encoder.encode(state))
+
+
+def _timed(segment: Segment) -> Segment:
+    """Say between which times the segment's samples may lie."""
+    last, last_ms = segment.anchors[-1]
+    begin = segment.ms(segment.first)
+    end = last_ms + (segment.first + segment.length - last) * 1000 / segment.fs
+    # Samples before the first anchor are carried back from it, so the begin is the least of all times.
+    return replace(segment, from_ms=int(begin), to_ms=int(end) + 1)
+
+
+def _on_disk(frame: Frame) -> tuple[NDArray[Any], int]:
+    """Give samples as a segment holds them, and the bits that they need."""
+    samples: NDArray[Any] = frame.samples
+    if samples.dtype == np.int16:
+        return samples, 16
+    there = samples != frame.missing
+    if (np.abs(samples[there].astype(np.int64)) < _INT16).all():
+        return np.where(there, samples, -_INT16).astype(np.int16), 16
+    return samples, 32
+
+
+def _joined(chunks: Sequence[tuple[int, NDArray[Any], bool]]) -> list[tuple[int, NDArray[Any], bool]]:
+    """Join chunks that follow each other, so that each stretch is one write."""
+    stretches: list[tuple[int, list[NDArray[Any]], bool]] = []
+    end = -1
+    for sample, rows, late in chunks:
+        if stretches and sample == end and stretches[-1][2] is late:
+            stretches[-1][1].append(rows)
+        else:
+            stretches.append((sample, [rows], late))
+        end = sample + len(rows)
+    return [(sample, parts[0] if len(parts) == 1 else np.concatenate(parts), late) for sample, parts, late in stretches]
+
+
+def _pack_beat(event: BeatEvent) -> bytes:
+    mapped = len(event.map) == 19
+    beat = np.zeros(1, BEAT)
+    beat["sample"], beat["p"], beat["second_p"], beat["rr_ms"] = event.sample, event.p, event.second_p, event.rr_ms
+    beat["code"], beat["second"], beat["mapped"] = event.code.encode(), event.second.encode(), mapped
+    if mapped:
+        beat["map"] = np.frombuffer(event.map, np.uint8)
+    return beat.tobytes()
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[PartitionState] = msgspec.msgpack.Decoder(PartitionState)

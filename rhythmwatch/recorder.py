@@ -1,0 +1,238 @@
+"""The recorder process: entries and events from the bus onto disk, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from alerts.archive import Archive
+from alerts.archive_index import Index
+from bus.child import hold, make_folder
+from bus.errors import BusError
+from bus.streams import Bus, Record, milliseconds
+from rhythmwatch.record import Counters, Recording
+
+log = structlog.get_logger()
+
+READER: Final = "recorder"
+POLL_S: Final = 1.0
+"""The bus is asked this often, so that one answer holds a second of all patients."""
+FLUSH_S: Final = 5.0
+FLUSH_BYTES: Final = 32 << 20
+READ_COUNT: Final = 500
+EXPIRE_S: Final = 600.0
+WAIT_S: Final = 0.5
+MAX_WAIT_S: Final = 30.0
+DAY_MS: Final = 86_400_000
+
+
+class Recorder:
+    """Carries what some partitions hold onto disk.
+
+    Parameters
+    ----------
+    bus : Bus
+        Open connection.
+    index : Index
+        Of the history database.
+    archive : Archive
+        Over the same database and folder; deletes what is too old.
+    partitions : sequence of int
+    stop : asyncio.Event
+        Set to end; what was read is stored before it ends.
+    days : float
+        Recordings are deleted when they are older.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        index: Index,
+        archive: Archive,
+        partitions: Sequence[int],
+        stop: asyncio.Event,
+        *,
+        days: float,
+        poll_s: float = POLL_S,
+        flush_s: float = FLUSH_S,
+        wait_s: float = WAIT_S,
+    ) -> None:
+        self.counters = Counters()
+        self._bus, self._index, self._archive = bus, index, archive
+        self._partitions, self._stop, self._days = partitions, stop, days
+        self._poll_s, self._flush_s = poll_s, flush_s
+        self._first_wait = self._wait = wait_s
+        self._failing = ""
+
+    async def run(self) -> None:
+        """Record until told to stop; every failure of bus, disk or database is waited out."""
+        while not self._stop.is_set():
+            recording: Recording | None = None
+            try:
+                recording = await asyncio.to_thread(self._open)
+                await self._hold(recording)
+                await self._keep(recording)
+            except BusError as error:
+                await self._pause(f"bus can't be read: {error}")
+            except (OSError, SQLAlchemyError) as error:
+                await self._pause(f"recordings can't be indexed: {_first_line(error)}")
+            finally:
+                if recording is not None:
+                    with contextlib.suppress(OSError):
+                        recording.close()
+
+    def _open(self) -> Recording:
+        self._index.upgrade()
+        return Recording(self._archive.folder, self._index, self._partitions, self.counters)
+
+    async def _keep(self, recording: Recording) -> None:
+        loop = asyncio.get_running_loop()
+        flushed = loop.time()
+        expired = float("-inf")
+        try:
+            while not self._stop.is_set():
+                began = loop.time()
+                full = await self._round(recording)
+                if began - flushed >= self._flush_s or recording.pending_bytes > FLUSH_BYTES:
+                    if not await self._store(recording):
+                        return
+                    flushed = began
+                if began - expired >= EXPIRE_S:
+                    await self._expire(recording)
+                    expired = began
+                if not full:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._stop.wait(), max(0.0, began + self._poll_s - loop.time()))
+        except BusError:
+            await self._store(recording)
+            raise
+        # After any other failure it may be half-way through a batch: that one is read again instead.
+        await self._store(recording)
+
+    async def _round(self, recording: Recording) -> bool:
+        """Read once; whether more is waiting."""
+        entries = await self._bus.read(recording.entries(), count=READ_COUNT)
+        await asyncio.to_thread(_take_entries, recording, entries)
+        events = await self._bus.read_events(recording.events(), count=READ_COUNT)
+        # An event is taken once the entries before it are: its beat lies in samples that must be known.
+        until = {partition: milliseconds(position) for partition, position in recording.entries().items()}
+        ready = [
+            (partition, [record for record in records if milliseconds(record.position) <= until[partition]])
+            for partition, records in events
+        ]
+        await asyncio.to_thread(_take_events, recording, ready)
+        self._well("bus")
+        return any(len(records) == READ_COUNT for _, records in (*entries, *ready))
+
+    async def _store(self, recording: Recording) -> bool:
+        """Flush, again and again while disk or database refuse; False if told to stop before it worked."""
+        while True:
+            try:
+                await asyncio.to_thread(recording.flush)
+            except (OSError, SQLAlchemyError) as error:
+                self.counters.failures += 1
+                await self._pause(f"recordings can't be written to {self._archive.folder}: {_first_line(error)}")
+                if self._stop.is_set():
+                    # The bus keeps them behind the stored position, so the next recorder writes them.
+                    return False
+                continue
+            self._well("disk")
+            with contextlib.suppress(BusError):
+                await self._hold(recording)
+            return True
+
+    async def _hold(self, recording: Recording) -> None:
+        """Keep the bus from forgetting what is not stored yet, and say where it did all the same."""
+        events = recording.events()
+        lost = await self._bus.hold(
+            READER,
+            {
+                partition: {"in": position, "events": events[partition]}
+                for partition, position in recording.entries().items()
+            },
+        )
+        for partition, name, position in lost:
+            self.counters.lost += 1
+            log.error("dropped by the bus before it was recorded", partition=partition, stream=name, until=position)
+
+    async def _expire(self, recording: Recording) -> None:
+        before = int(time.time() * 1000 - self._days * DAY_MS)
+        if await self._store(recording):
+            try:
+                await asyncio.to_thread(recording.leave, before)
+                gone = await asyncio.to_thread(self._archive.expire, before)
+            except (OSError, SQLAlchemyError) as error:
+                log.warning("old recordings can't be deleted, tried again later", why=_first_line(error))
+            else:
+                if gone:
+                    log.info("old recordings deleted", segments=gone)
+
+    async def _pause(self, problem: str) -> None:
+        self.counters.last_error = problem
+        if problem != self._failing:
+            self._failing = problem
+            log.warning(f"{problem}; tried again until it works")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), self._wait)
+        self._wait = min(2 * self._wait, MAX_WAIT_S)
+
+    def _well(self, side: str) -> None:
+        self._wait = self._first_wait
+        if self._failing:
+            self._failing = ""
+            log.info(f"{side} works again")
+
+
+def _take_entries(recording: Recording, batches: Sequence[tuple[int, list[Record]]]) -> None:
+    for partition, records in batches:
+        recording.take_entries(partition, records)
+
+
+def _take_events(recording: Recording, batches: Sequence[tuple[int, list[Record]]]) -> None:
+    for partition, records in batches:
+        if records:
+            recording.take_events(partition, records)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]
+
+
+async def record(
+    bus_url: str, history: str, folder: Path, partitions: Sequence[int], days: float, stop: asyncio.Event
+) -> None:
+    """Record until `stop` is set.
+
+    Parameters
+    ----------
+    bus_url, history : str
+        Addresses of the bus and the history database.
+    folder : Path
+        Of the recordings; one recorder a range of partitions.
+    partitions : sequence of int
+    days : float
+        Recordings are deleted when they are older.
+    stop : asyncio.Event
+        Set to end it.
+
+    Raises
+    ------
+    bus.errors.ServerError
+        If the folder can't be made, or another recorder holds it.
+    """
+    folder = make_folder(folder)
+    with hold(folder / f"recorder-{partitions[0]}.lock"), Index(history) as index, Archive(history, folder) as archive:
+        async with Bus(bus_url) as bus:
+            recorder = Recorder(bus, index, archive, partitions, stop, days=days)
+            await recorder.run()
+    counters = recorder.counters
+    log.info(
+        "recorder ended", frames=counters.frames, late=counters.late, beats=counters.beats, refused=counters.refused
+    )
