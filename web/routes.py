@@ -46,6 +46,12 @@ def hub_of(connection: HTTPConnection) -> Hub:
 @router.get("/patient/{patient:path}", response_class=HTMLResponse)
 @router.get("/alarms", response_class=HTMLResponse)
 @router.get("/files", response_class=HTMLResponse)
+@router.get("/review", response_class=HTMLResponse)
+@router.get("/review/{patient:path}", response_class=HTMLResponse)
+@router.get("/load", response_class=HTMLResponse)
+@router.get("/admit", response_class=HTMLResponse)
+@router.get("/admin", response_class=HTMLResponse)
+@router.get("/help", response_class=HTMLResponse)
 async def page(request: Request) -> Response:
     """Show the one page; its address decides what it shows."""
     if await gate_of(request).session(request) is None:
