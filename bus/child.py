@@ -6,17 +6,23 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from bus.errors import ServerError
+from bus.tasks import end
+
+log = logging.getLogger("bus")
 
 _PR_SET_PDEATHSIG: Final = 1
 STOP_S: Final = 5.0
+FIRST_DELAY_S: Final = 0.1
+LONGEST_DELAY_S: Final = 5.0
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -56,6 +62,63 @@ async def spawn(command: Sequence[str], *, folder: Path, output: Path) -> asynci
             )
     except OSError as error:
         raise ServerError(f"can't start {command[0]}: {error.strerror}") from error
+
+
+class Child:
+    """A server that is started again when it dies.
+
+    Attributes
+    ----------
+    restarts : int
+        How often it was.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.restarts = 0
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server that runs now, or ran last."""
+        return self._process.pid
+
+    async def _watch(self, start: Callable[[], Awaitable[asyncio.subprocess.Process]]) -> None:
+        while True:
+            code = await self._process.wait()
+            log.warning("a server ended with status %d, starting it again", code)
+            delay = FIRST_DELAY_S
+            while True:
+                try:
+                    self._process = await start()
+                    break
+                except ServerError as error:
+                    log.error("a server can't be started again, trying on: %s", error)
+                    await asyncio.sleep(delay)
+                    delay = min(2 * delay, LONGEST_DELAY_S)
+            self.restarts += 1
+
+
+@contextlib.asynccontextmanager
+async def kept(start: Callable[[], Awaitable[asyncio.subprocess.Process]]) -> AsyncIterator[Child]:
+    """Keep a server running for as long as the block lasts.
+
+    Parameters
+    ----------
+    start : callable
+        Starts it and returns once it answers; `ServerError` of the first start is passed on, of later ones logged.
+
+    Yields
+    ------
+    Child
+        The server.
+    """
+    child = Child(await start())
+    watcher = asyncio.create_task(child._watch(start), name="server")
+    try:
+        yield child
+    finally:
+        await end([watcher])
+        await stop(child._process)
 
 
 async def stop(process: asyncio.subprocess.Process) -> None:

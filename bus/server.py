@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
-from bus.child import hold, make_folder, spawn, stop, tail
+from bus.child import hold, kept, make_folder, spawn, stop, tail
 from bus.errors import BusError, ServerError
 from bus.streams import Bus
 
@@ -55,7 +55,8 @@ async def embedded(
 ) -> AsyncIterator[str]:
     """Run a server for as long as the block lasts.
 
-    Its append-only file (synced each second) stays in `data_dir`, so that the streams outlive the process.
+    Its append-only file (synced each second) stays in `data_dir`, so that the streams outlive the process; a server
+    that dies is started again and has everything that it had acknowledged.
 
     Parameters
     ----------
@@ -87,13 +88,19 @@ async def embedded(
             *("--maxmemory", f"{memory_mb}mb", "--maxmemory-policy", "noeviction"),
             *("--daemonize", "no", "--loglevel", "warning", "--logfile", ""),
         ]
-        process = await spawn(command, folder=data_dir, output=log)
-        try:
-            url = f"unix://{path}"
-            await _until_up(process, url, program, log, start_s)
+        url = f"unix://{path}"
+
+        async def start() -> asyncio.subprocess.Process:
+            process = await spawn(command, folder=data_dir, output=log)
+            try:
+                await _until_up(process, url, program, log, start_s)
+            except BaseException:
+                await stop(process)
+                raise
+            return process
+
+        async with kept(start):
             yield url
-        finally:
-            await stop(process)
 
 
 async def _until_up(process: asyncio.subprocess.Process, url: str, program: str, log: Path, start_s: float) -> None:

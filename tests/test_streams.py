@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bus.connect import open_client
 from bus.errors import BusError, BusFullError, BusTimeoutError, BusUnavailableError, FencedError, ServerError
 from bus.server import embedded, find_server
 from bus.streams import START, Bus, Checkpoint, Commit, key
@@ -258,3 +259,23 @@ async def test_the_server_dies_with_a_killed_parent(tmp_path: Path):
     parent.wait()
     parent.stdout.close()
     await until(lambda: gone(pid))
+
+
+async def test_a_killed_server_comes_back_with_all_it_had(bus: Bus):
+    """Killed without warning, the embedded server is started again and has each entry that it acknowledged."""
+    kept: list[str] = []
+    for n in range(40):
+        kept += await bus.append_in([(1, bytes([n]))])
+        if n % 20 == 10:
+            async with open_client(bus.url, 5.0) as client:
+                os.kill((await client.info("server"))["process_id"], signal.SIGKILL)
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        await bus.ping()
+                        break
+                    except BusUnavailableError:
+                        await asyncio.sleep(0.01)
+    ((_, records),) = await bus.read({1: START})
+    assert [record.position for record in records] == kept
+    assert [record.data for record in records] == [bytes([n]) for n in range(40)]
