@@ -1,0 +1,88 @@
+"""What is deployed fits what is built: manifests against the API schema, dashboards against the figures given."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import kubernetes_validate
+import pytest
+import yaml
+from typer.main import get_command
+
+from alerts.history import Counters as HistoryCounters
+from rhythmwatch.cli import app
+from rhythmwatch.keeping import figures as historian_figures
+from rhythmwatch.metrics import Figure
+from rhythmwatch.pages import figures as page_figures
+from rhythmwatch.worker import figures as worker_figures
+from web.hub import Counters as HubCounters
+
+ROOT = Path(__file__).resolve().parent.parent
+DEPLOY = ROOT / "deploy"
+MANIFESTS = [
+    item for path in sorted((DEPLOY / "kubernetes").glob("*.yaml")) for item in yaml.safe_load_all(path.read_text())
+]
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda item: f"{item['kind']}-{item['metadata']['name']}")
+@pytest.mark.parametrize("version", ["1.30", "1.33"])
+def test_manifests_are_valid(manifest: dict, version: str):
+    """Each one holds against the API schema, strictly: an unknown field fails."""
+    kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def containers() -> list[dict]:
+    """Containers of all deployments."""
+    return [
+        container
+        for item in MANIFESTS
+        if item["kind"] == "Deployment"
+        for container in item["spec"]["template"]["spec"]["containers"]
+    ]
+
+
+def test_containers_run_commands_that_exist():
+    """Every container's arguments are a command of ours with options of that command, and its settings exist."""
+    commands = get_command(app).commands
+    settings = (ROOT / "docs" / "settings.md").read_text()
+    for container in containers():
+        command = commands[container["args"][0]]
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        assert {argument for argument in container["args"] if argument.startswith("--")} <= known
+        assert all(entry["name"] in settings for entry in container["env"])
+
+
+def test_workers_cover_each_partition_once():
+    """The ranges of the worker deployments are all 64 partitions, none twice."""
+    covered: list[int] = []
+    for container in containers():
+        if container["args"][0] == "worker":
+            first, last = container["args"][container["args"].index("--partitions") + 1].split("-")
+            covered += range(int(first), int(last) + 1)
+    assert sorted(covered) == list(range(64))
+
+
+def given(process: str, figures: list[Figure]) -> set[str]:
+    """Names under which Prometheus finds figures."""
+    return {f"rhythmwatch_{process}_{figure.name}{'_total' if figure.counts else ''}" for figure in figures}
+
+
+def test_dashboard_and_alert_rules_ask_for_figures_that_exist():
+    """Every name of ours in them is given by a process."""
+    counters = SimpleNamespace(entries=1, events=1, late=1, refused={"entry": 1})
+    worker = SimpleNamespace(counters=counters, pipeline=SimpleNamespace(patients={}), owned=1, lag_s=0.0)
+    names_of_health = ("feed_age_s", "bus_lag_ms", "clients", "beds", "open_alarms", *HubCounters.__dataclass_fields__)
+    hub = SimpleNamespace(health=lambda: dict.fromkeys(names_of_health, 1.0))
+    pages = SimpleNamespace(state=SimpleNamespace(hub=hub))
+    known = (
+        given("worker", list(worker_figures(worker)))
+        | given("historian", list(historian_figures(HistoryCounters())))
+        | given("web", list(page_figures(pages)))
+        | {"rhythmwatch_ingest_messages_total"}
+    )
+    asked = (DEPLOY / "prometheus" / "alerts.yml").read_text() + (DEPLOY / "grafana" / "rhythmwatch.json").read_text()
+    names = set(re.findall(r"rhythmwatch_[a-z]+_\w+", asked))
+    assert len(names) > 8
+    assert names <= known, names - known
+    assert len(json.loads((DEPLOY / "grafana" / "rhythmwatch.json").read_text())["panels"]) == 10
