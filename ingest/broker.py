@@ -1,53 +1,87 @@
 """The embedded broker: mosquitto as a child process, else amqtt in one.
 
-Both listen on the loopback alone, refuse whoever has no password, and keep the session of a subscriber that is away.
-Mosquitto speaks MQTT 5 (shared subscriptions, receive maximum, message expiry); amqtt 3.1.1 alone.
+It has two doors. That of the service is on the loopback alone, for processes of ours. That of devices takes only
+enrolled devices, each under its own client id, and speaks TLS where there are certificates. Both refuse whoever has no
+password, and both keep the session of a client that is away. Mosquitto speaks MQTT 5 (shared subscriptions, receive
+maximum, message expiry); amqtt 3.1.1 alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import hashlib
 import json
 import os
-import secrets
 import shutil
-import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import aiomqtt
 import msgspec
 
-from bus.child import hold, make_folder, spawn, stop, tail
+from bus.child import free_port, hold, make_folder, spawn, stop, tail
 from bus.errors import ServerError
+from bus.passwords import hash_secret, new_secret
+from ingest.accounts import FLEET, GATE, OWN, SERVICE, acl_file, dynamic_security, password_file
 
 START_S: Final = 10.0
 MAX_PACKET: Final = 4 << 20
 """Bytes; above what a codec takes, so that an oversized frame is counted by us and not lost in silence."""
-SERVICE: Final = "rhythmwatch"
-DEVICES: Final = "devices"
-_PBKDF2_ROUNDS: Final = 10_000
+PLUGIN: Final = "mosquitto_dynamic_security.so"
+_PLUGIN_FOLDERS: Final = ("/usr/lib/*", "/usr/lib", "/usr/local/lib", "/opt/homebrew/lib")
 _ATTEMPTS: Final = 3
 _ROOT: Final = Path(__file__).resolve().parent.parent
 """Where a child finds our packages."""
 
 
-class Broker(msgspec.Struct, frozen=True):
-    """Where a broker listens, and two accounts on it.
+class Certificates(msgspec.Struct, frozen=True):
+    """Files for TLS on the door of devices.
 
     Attributes
     ----------
+    certificate, key : str
+        PEM files of the broker.
+    authority : str
+        PEM file of the authority that signs clients' certificates; used where `clients` asks for them.
+    clients : bool
+        Whether a device must show a certificate beside its password.
+    """
+
+    certificate: str
+    key: str
+    authority: str = ""
+    clients: bool = False
+
+
+class Broker(msgspec.Struct, frozen=True):
+    """Where a broker listens, and our accounts on it.
+
+    Attributes
+    ----------
+    host, port
+        Door of the service.
     username, password : str
         Account of the service: reads all of ``rw/v1``, writes commands.
     device_username, device_password : str
         Account of devices run by us (replay, simulator): writes as any device, reads commands.
     mqtt5 : bool
         Whether MQTT 5 is spoken, else 3.1.1.
+    door_host, door_port
+        Door of enrolled devices.
+    tls : bool
+        Whether that door is encrypted.
+    folder : str
+        Directory of its files.
+    hashes : dict of str to str
+        Hashes of our own accounts, by name.
+    gate_password : str
+        Password of the account that changes accounts.
+    plugin : bool
+        Whether mosquitto's dynamic-security plug-in makes the rules.
+    pid : int
+        The process; 0 before it runs.
     """
 
     host: str
@@ -57,11 +91,32 @@ class Broker(msgspec.Struct, frozen=True):
     device_username: str
     device_password: str
     mqtt5: bool
+    door_host: str = "127.0.0.1"
+    door_port: int = 0
+    tls: bool = False
+    folder: str = ""
+    hashes: dict[str, str] = {}
+    gate_password: str = ""
+    plugin: bool = False
+    pid: int = 0
+
+    @property
+    def address(self) -> str:
+        """Address that devices are told, without an account."""
+        return f"{'mqtts' if self.tls else 'mqtt'}://{self.door_host}:{self.door_port}"
 
 
 @contextlib.asynccontextmanager
 async def embedded_broker(
-    data_dir: Path, *, port: int = 0, engine: str | None = None, start_s: float = START_S
+    data_dir: Path,
+    *,
+    port: int = 0,
+    engine: str | None = None,
+    start_s: float = START_S,
+    devices: Mapping[str, str] | None = None,
+    door: tuple[str, int] = ("127.0.0.1", 0),
+    certificates: Certificates | None = None,
+    plugin: bool = True,
 ) -> AsyncIterator[Broker]:
     """Run a broker for as long as the block lasts.
 
@@ -70,14 +125,22 @@ async def embedded_broker(
     data_dir : Path
         Holds passwords, configuration and sessions; one broker at a time may use it.
     port : int
-        0 takes a free one.
+        Of the service's door; 0 takes a free one.
     engine : str, optional
         ``"mosquitto"`` or ``"amqtt"``; else mosquitto where it is on the PATH.
+    devices : mapping of str to str, optional
+        Hash of the secret of each enrolled device, by id; `ingest.gatekeeper` changes them while the broker runs.
+    door : tuple of (str, int)
+        Where devices come in; port 0 takes a free one.
+    certificates : Certificates, optional
+        Encrypts the door of devices.
+    plugin : bool
+        Use mosquitto's dynamic-security plug-in where it is on the machine.
 
     Yields
     ------
     Broker
-        Address and accounts.
+        Addresses and accounts.
 
     Raises
     ------
@@ -89,31 +152,70 @@ async def embedded_broker(
     if engine == "mosquitto" and program is None:
         raise ServerError("mosquitto is not on the PATH; install it (Debian: apt-get install mosquitto) or use amqtt")
     mosquitto = program if engine != "amqtt" else None
+    library = find_plugin() if mosquitto is not None and plugin else None
     with hold(data_dir / "broker.lock"):
         passwords = _passwords(data_dir / "broker-passwords.json")
         log = data_dir / "broker.log"
         for attempt in range(_ATTEMPTS):
             broker = Broker(
                 "127.0.0.1",
-                port or _free_port(),
+                port or free_port(),
                 SERVICE,
                 passwords[SERVICE],
-                DEVICES,
-                passwords[DEVICES],
+                FLEET,
+                passwords[FLEET],
                 mosquitto is not None,
+                door_host=door[0],
+                door_port=door[1] or free_port(door[0]),
+                tls=certificates is not None,
+                folder=str(data_dir),
+                hashes={name: hash_secret(passwords[name]) for name in OWN},
+                gate_password=passwords[GATE],
+                plugin=library is not None,
             )
-            command = _mosquitto(mosquitto, data_dir, broker) if mosquitto is not None else _amqtt(data_dir, broker)
+            write_accounts(broker, devices or {})
+            if mosquitto is not None:
+                command = _mosquitto(mosquitto, library, data_dir, broker, list(devices or ()), certificates)
+            else:
+                command = _amqtt(data_dir, broker, certificates)
             process = await spawn(command, folder=_ROOT, output=log)
             try:
                 up = await _until_up(process, broker, log, start_s)
                 if up:
-                    yield broker
+                    yield msgspec.structs.replace(broker, pid=process.pid)
                     return
             finally:
                 await stop(process)
-            if port or attempt == _ATTEMPTS - 1:
-                where = f"with status {process.returncode} on port {broker.port}"
+            if port or door[1] or attempt == _ATTEMPTS - 1:
+                where = f"with status {process.returncode} on port {broker.port} or {broker.door_port}"
                 raise ServerError(f"{command[0]} ended {where}; see {log}:\n{tail(log)}")
+
+
+def find_plugin() -> str | None:
+    """Path of mosquitto's dynamic-security plug-in, None where there is none."""
+    for folder in _PLUGIN_FOLDERS:
+        root = Path(folder.rstrip("*"))
+        for found in sorted(root.glob(f"*/{PLUGIN}" if folder.endswith("*") else PLUGIN)):
+            return str(found)
+    return None
+
+
+def write_accounts(broker: Broker, devices: Mapping[str, str]) -> None:
+    """Write the file of accounts that the broker reads: our own and those of `devices`."""
+    folder = Path(broker.folder)
+    if broker.mqtt5:
+        write_secret(folder / "broker.users", password_file({**broker.hashes, **devices}))
+    else:
+        write_secret(folder / "broker-devices.json", json.dumps(dict(devices)))
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Replace a file, in one step, by one that only we can read."""
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    part.replace(path)
 
 
 async def _until_up(process: asyncio.subprocess.Process, broker: Broker, log: Path, start_s: float) -> bool:
@@ -140,35 +242,46 @@ async def _until_up(process: asyncio.subprocess.Process, broker: Broker, log: Pa
 
 
 def _passwords(path: Path) -> dict[str, str]:
-    """Passwords of the accounts, made at the first start."""
+    """Passwords of our own accounts, made at the first start."""
     with contextlib.suppress(OSError, ValueError):
         known = json.loads(path.read_text())
-        if isinstance(known, dict) and {SERVICE, DEVICES} <= known.keys():
+        if isinstance(known, dict) and set(OWN) <= known.keys():
             return known
-    made = {name: secrets.token_urlsafe(24) for name in (SERVICE, DEVICES)}
-    _write_secret(path, json.dumps(made))
+    made = {name: new_secret() for name in OWN}
+    write_secret(path, json.dumps(made))
     return made
 
 
-def _mosquitto(program: str, data_dir: Path, broker: Broker) -> list[str]:
+def _mosquitto(
+    program: str,
+    library: str | None,
+    data_dir: Path,
+    broker: Broker,
+    devices: list[str],
+    certificates: Certificates | None,
+) -> list[str]:
     """Write mosquitto's files; returns the command."""
-    users, rules, config = (data_dir / name for name in ("broker.users", "broker.acl", "broker.conf"))
-    accounts = ((SERVICE, broker.password), (DEVICES, broker.device_password))
-    _write_secret(users, "".join(f"{name}:{_pbkdf2(password)}\n" for name, password in accounts))
-    _write_secret(
-        rules,
-        f"user {SERVICE}\ntopic read rw/v1/#\ntopic write rw/v1/+/commands\n"
-        f"user {DEVICES}\n"
-        + "".join(f"topic write rw/v1/+/{name}\n" for name in ("ecg", "meta", "status", "events", "backfill"))
-        + "topic read rw/v1/+/commands\n"
-        + "".join(f"pattern write rw/v1/%u/{name}\n" for name in ("ecg", "meta", "status", "events", "backfill"))
-        + "pattern read rw/v1/%u/commands\n",
-    )
+    config = data_dir / "broker.conf"
     lines = [
         f"listener {broker.port} {broker.host}",
-        "allow_anonymous false",
-        f"password_file {users}",
-        f"acl_file {rules}",
+        f"listener {broker.door_port} {broker.door_host}",
+        # Whoever has the client id of another takes its session over: here everyone has that of the account.
+        "use_username_as_clientid true",
+    ]
+    if certificates is not None:
+        lines += [f"certfile {certificates.certificate}", f"keyfile {certificates.key}", "tls_version tlsv1.2"]
+        if certificates.clients:
+            lines += [f"cafile {certificates.authority}", "require_certificate true"]
+    lines += ["allow_anonymous false", f"password_file {data_dir / 'broker.users'}"]
+    if library is not None:
+        rules = data_dir / "broker-rules.json"
+        write_secret(rules, dynamic_security(devices))
+        lines += [f"plugin {library}", f"plugin_opt_config_file {rules}"]
+    else:
+        rules = data_dir / "broker.acl"
+        write_secret(rules, acl_file())
+        lines.append(f"acl_file {rules}")
+    lines += [
         "persistence true",
         f"persistence_location {data_dir}/",
         "persistence_file broker.db",
@@ -187,42 +300,26 @@ def _mosquitto(program: str, data_dir: Path, broker: Broker) -> list[str]:
     if os.geteuid() == 0:
         # Mosquitto would change to a user that can't read these files, and lose the signal that ends it with us.
         lines.append("user root")
-    _write_secret(config, "\n".join(lines) + "\n")
+    write_secret(config, "\n".join(lines) + "\n")
     return [program, "-c", str(config)]
 
 
-def _amqtt(data_dir: Path, broker: Broker) -> list[str]:
+def _amqtt(data_dir: Path, broker: Broker, certificates: Certificates | None) -> list[str]:
     """Write the settings of the child that runs amqtt; returns the command."""
     settings = data_dir / "broker-amqtt.json"
-    _write_secret(
+    write_secret(
         settings,
         json.dumps(
             {
                 "host": broker.host,
                 "port": broker.port,
+                "door": [broker.door_host, broker.door_port],
+                "certificates": None if certificates is None else msgspec.to_builtins(certificates),
                 "service": [broker.username, broker.password],
-                "devices": [broker.device_username, broker.device_password],
+                "fleet": [broker.device_username, broker.device_password],
+                "gate": [GATE, broker.gate_password],
+                "devices": str(data_dir / "broker-devices.json"),
             }
         ),
     )
     return [sys.executable, "-m", "ingest.broker_amqtt", str(settings)]
-
-
-def _pbkdf2(password: str) -> str:
-    """Hash of a password as mosquitto keeps it: ``$7$rounds$salt$hash``, PBKDF2 with SHA-512."""
-    salt = secrets.token_bytes(12)
-    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, _PBKDF2_ROUNDS)
-    return f"$7${_PBKDF2_ROUNDS}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
-
-
-def _write_secret(path: Path, text: str) -> None:
-    """Write a file that only we can read."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
