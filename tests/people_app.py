@@ -15,7 +15,10 @@ from sqlalchemy import Engine
 from starlette.testclient import TestClient
 from wall_fakes import FakePatient, FakeWard, make_loop
 
+from alerts.access import Access
+from alerts.archive import Archive
 from alerts.audit import Audit
+from alerts.care import Care
 from alerts.database import open_engine, upgrade
 from alerts.people import People
 from alerts.store import Store
@@ -49,6 +52,8 @@ class Site:
         self.people = People(self.engine)
         self.audit = Audit(self.engine)
         self.store = Store(self.url)
+        self.care = Care(self.engine)
+        self.archive = Archive(self.url, folder / "recordings")
         self.ward = FakeWard([FakePatient("Bed 1", make_loop(1, "N", 70, 0))])
         hashed = QUICK.hash(PASSWORD)
         for role in ROLES:
@@ -73,6 +78,9 @@ class Site:
             tokens=self.people,
             audit=self.audit,
             people=self.people,
+            care=self.care,
+            access=Access(self.care, self.archive),
+            archive=self.archive,
             alarm_stores=AlarmStores(self.engine),
         )
 
@@ -92,4 +100,5 @@ def running_site(folder: Path, **settings: object) -> Iterator[Site]:
         site.app.state.gate.passwords = Passwords(QUICK)
         yield site
     site.store.close()
+    site.archive.close()
     site.engine.dispose()

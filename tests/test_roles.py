@@ -17,7 +17,7 @@ from alerts.people import covers
 from web.roles import Guard
 from web.routes import page
 
-OPEN = {("GET", "/login"), ("POST", "/login"), ("GET", "/healthz"), ("GET", "/fhir/R4/metadata")}
+OPEN = {("GET", "/login"), ("POST", "/login"), ("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/fhir/R4/metadata")}
 """Routes that need no log-in, each for a reason: the log-in itself, health without patient data, FHIR's conformance."""
 
 

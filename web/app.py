@@ -11,8 +11,9 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 from fastapi.staticfiles import StaticFiles
 
+from alerts.care_desk import Desk
 from bus.tasks import end
-from web import api_alarms, api_limits, api_people, routes
+from web import api_alarms, api_care, api_limits, api_people, routes
 from web.answers import answer_errors
 from web.auth import first_account
 from web.gate import Gate
@@ -27,6 +28,7 @@ from web.trail import Trail
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     routes.router,
     api_people.router,
+    api_care.router,
     api_limits.router,
     api_alarms.router,  # the last, since ``/api/alarms/{id}`` takes the rest of an address
 )
@@ -68,6 +70,7 @@ def create_app(
             made = await asyncio.to_thread(first_account, opened.accounts, gate.passwords)
             if made is not None:
                 announce(f"first start: log in as {made[0]} with the password {made[1]} (shown only once)")
+            app.state.desk = Desk(opened.care, opened.actions.append) if opened.care is not None else None
             hub = Hub(opened.feed, opened.alarms, settings)
             app.state.gate, app.state.hub, app.state.actions = gate, hub, opened.actions
             app.state.classifier = opened.classifier

@@ -11,7 +11,10 @@ from typing import Protocol, TypeAlias, TypeVar
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
+from alerts.access import Access
+from alerts.archive import Archive
 from alerts.audit import Audit
+from alerts.care import Care
 from alerts.people import People
 from alerts.stores import AlarmStores
 from bus.messages import Action
@@ -57,6 +60,9 @@ class Parts:
     tokens: Tokens | None = None
     audit: Audit | None = None
     people: People | None = None
+    care: Care | None = None
+    access: Access | None = None
+    archive: Archive | None = None
     alarm_stores: AlarmStores | None = None
 
 

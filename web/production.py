@@ -7,7 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
+from alerts.access import Access
+from alerts.archive import Archive
 from alerts.audit import Audit
+from alerts.care import Care
 from alerts.database import open_engine
 from alerts.people import People
 from alerts.store import Store
@@ -45,7 +48,11 @@ async def open_parts(settings: WebSettings) -> AsyncIterator[Parts]:
         # One engine for all stores beside the history's own.
         engine = open_engine(settings.database_url)
         stack.push_async_callback(asyncio.to_thread, engine.dispose)
-        people = People(engine)
+        people, care = People(engine), Care(engine)
+        archive: Archive | None = None
+        if settings.recordings is not None:
+            archive = Archive(settings.database_url, settings.recordings)
+            stack.push_async_callback(asyncio.to_thread, archive.close)
         # A connection of its own for each: a reader that blocks must not hold an acknowledgement up.
         reading = await stack.enter_async_context(Bus(settings.redis_url, partitions=settings.partitions))
         writing = await stack.enter_async_context(Bus(settings.redis_url, partitions=settings.partitions))
@@ -60,5 +67,8 @@ async def open_parts(settings: WebSettings) -> AsyncIterator[Parts]:
             tokens=people,
             audit=Audit(engine),
             people=people,
+            care=care,
+            access=Access(care, archive),
+            archive=archive,
             alarm_stores=AlarmStores(engine),
         )

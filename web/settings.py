@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from bus.messages import DEFAULT_PARTITIONS
 
@@ -17,6 +18,8 @@ class WebSettings:
         The bus; ``redis://``, ``rediss://`` or ``unix://``.
     database_url : str
         SQL of the alarm store (accounts, open alarms); empty where the stores are passed in.
+    recordings : Path or None
+        Folder of the recordings; None where none are kept.
     partitions : int
         Partitions of the bus.
     ward : str
@@ -45,6 +48,7 @@ class WebSettings:
 
     redis_url: str
     database_url: str = ""
+    recordings: Path | None = None
     partitions: int = DEFAULT_PARTITIONS
     ward: str = "Ward"
     origins: tuple[str, ...] = ()

@@ -13,7 +13,6 @@ depends_on = None
 
 def upgrade() -> None:
     """Go to this version."""
-
     op.create_table(
         "consents",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -103,7 +102,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Go back from this version."""
-
     op.drop_table("turnovers")
     op.drop_index(op.f("ix_stays_to_ms"), table_name="stays")
     op.drop_index(op.f("ix_stays_person"), table_name="stays")
