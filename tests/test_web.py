@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from argon2 import PasswordHasher
 from fastapi import FastAPI
+from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 from test_hub import rows
@@ -324,6 +325,19 @@ def test_health_is_503_when_the_feed_is_dead(ward: FakeWard) -> None:
             pass
     assert answer.status_code == 503
     assert answer.json()["status"] == "feed dead"
+
+
+def test_ready_says_what_is_not(client: TestClient, ward: FakeWard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ready while bus and database answer; else 503 with the reason in words."""
+    assert client.get("/readyz").json() == {"ready": True, "why": []}
+
+    def broken() -> int:
+        raise OperationalError("select", {}, Exception("gone"))
+
+    monkeypatch.setattr(ward, "count_users", broken)
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json() == {"ready": False, "why": ["the database does not answer"]}
 
 
 def test_first_start_makes_one_account_and_says_its_password_once(password_hash: str) -> None:

@@ -73,6 +73,10 @@ class Gate:
         """Whether a request comes from our own page."""
         return own_origin(headers, self._settings.origins)
 
+    async def reach_accounts(self) -> None:
+        """Ask the database for something small; its errors are passed on."""
+        await asyncio.to_thread(self._accounts.count_users)
+
     async def session(self, connection: HTTPConnection) -> Session | None:
         """Session of a request or websocket that has not ended, with the role that its user has now."""
         scheme, _, secret = connection.headers.get("authorization", "").partition(" ")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Annotated, Final, cast
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response, WebSocket
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import HTTPConnection
 
 from web.answers import set_session_cookie
@@ -23,6 +25,7 @@ from web.settings import WebSettings
 log = logging.getLogger("web")
 router = APIRouter()
 
+READY_TIMEOUT_S: Final = 3.0
 LARGEST_FILE: Final = 32 * 1024 * 1024
 """Bytes of a file that is classified."""
 
@@ -130,6 +133,17 @@ async def healthz(request: Request) -> JSONResponse:
     """Figures of this process; 503 when its feed is dead."""
     health = hub_of(request).health()
     return JSONResponse(health, 200 if health["status"] == "ok" else 503)
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> JSONResponse:
+    """Whether staff can be sent here: the feed lives and the accounts can be read; 503 with what does not."""
+    why = [] if hub_of(request).health()["status"] == "ok" else ["the bus gives nothing"]
+    try:
+        await asyncio.wait_for(gate_of(request).reach_accounts(), READY_TIMEOUT_S)
+    except (SQLAlchemyError, TimeoutError):
+        why.append("the database does not answer")
+    return JSONResponse({"ready": not why, "why": why}, 503 if why else 200)
 
 
 @router.websocket("/ws")
