@@ -108,6 +108,8 @@ class Peaks:
         Cuts `beside` by patient.
     beside : ndarray of int64, shape (k,)
         R peaks that a lead which is not analysed showed, in the order of their decisions; complete before the horizon.
+    beside_decided : ndarray of int64, shape (k,)
+        As `decided`, of these.
     """
 
     offsets: NDArray[np.int64]
@@ -117,3 +119,4 @@ class Peaks:
     horizon: NDArray[np.int64]
     beside_offsets: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
     beside: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    beside_decided: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))

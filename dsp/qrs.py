@@ -258,7 +258,7 @@ def walk(
     strength = np.empty(2 * blocks, np.float32)
     horizon = np.empty(n, np.int64)
     beside_offsets = np.zeros(n + 1, np.int64)
-    beside = np.empty(2 * blocks * (signal.leads.shape[0] - 1), np.int64)
+    beside = np.empty((2, 2 * blocks * (signal.leads.shape[0] - 1)), np.int64)
     room = signal.leads.shape[0] * (3 * blocks + 8 * n) if rows else 0
     first = np.empty((room, len(FIRST_NAMES)), np.float32)
     second = np.empty((room, len(SECOND_NAMES)), np.float32)
@@ -295,7 +295,8 @@ def walk(
             strength[:count],
             horizon,
             beside_offsets,
-            beside[: beside_offsets[-1]],
+            beside[0, : beside_offsets[-1]],
+            beside[1, : beside_offsets[-1]],
         ),
         Rows(told[:kept, 0], told[:kept, 1], first[:kept], second[:kept], logit[:kept], told[:kept, 2] == 1),
     )
@@ -347,7 +348,7 @@ def _reports(state: Any, lead: int, place: int) -> bool:
         state.analysed[((place - EDGE) // BLOCK) % _BLOCKS] == lead
         or state.analysed[((place + EDGE) // BLOCK) % _BLOCKS] == lead
     )
-    return near and (state.told == 0 or state.last_lead == lead or place - state.last >= 2 * DEAD)
+    return bool(near and (state.told == 0 or state.last_lead == lead or place - state.last >= 2 * DEAD))
 
 
 @kernel
@@ -382,6 +383,7 @@ def _walk(
     waiting = np.empty((LEADS, CANDIDATES, first_out.shape[1]), np.float32)
     for p in range(slots.shape[0]):
         state = states[slots[p]]
+        begun = state.position
         for b in range(cuts[p] // BLOCK, cuts[p + 1] // BLOCK):
             state.analysed[(state.position // BLOCK) % _BLOCKS] = analysed[b]
             for lead in range(counts[p]):
@@ -428,11 +430,12 @@ def _walk(
                     if not accepted:
                         continue
                     if state.analysed[(place // BLOCK) % _BLOCKS] != lead:
-                        beside[aside] = place
+                        beside[0, aside] = place
+                        beside[1, aside] = (b + 1) * BLOCK - cuts[p] + begun
                         aside += 1
                     if _reports(state, lead, place):
                         r[count] = place
-                        decided[count] = (b + 1) * BLOCK - cuts[p]
+                        decided[count] = (b + 1) * BLOCK - cuts[p] + begun
                         strength[count] = np.float32(1.0 / (1.0 + np.exp(-logit)))
                         count += 1
                         state.told += 1
@@ -443,6 +446,4 @@ def _walk(
         offsets[p + 1] = count
         beside_offsets[p + 1] = aside
         horizon[p] = max(state.origin, state.position - DELAY)
-        for k in range(offsets[p], count):
-            decided[k] += state.position - (cuts[p + 1] - cuts[p])
     return count, kept

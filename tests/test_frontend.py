@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from streaming import Piece, assert_cut_invariant
 
 from dsp import frontend
 from dsp.layout import BLOCK, FS, Flag
 from dsp.resample import first_sample, start_at
-from tests.streaming import Piece, assert_cut_invariant
 
 ALL = np.zeros(1, np.int64)
 

@@ -220,7 +220,9 @@ def test_the_cut_changes_no_bit_with_two_leads(weights, cuts, seed):
         for a, b in itertools.pairwise(edges):
             peaks = step(states, slots, leads_of(x, lead, a, b), weights)
             r.extend(peaks.r)
-            beside.extend(peaks.beside)
+            beside.extend(zip(peaks.beside, peaks.beside_decided, strict=True))
+            assert np.all(peaks.beside_decided <= b * BLOCK)
+            assert np.all(np.abs(peaks.beside_decided - peaks.beside - DELAY) <= BLOCK)
         return r, beside, states.tobytes()
 
     whole = run([0, blocks])

@@ -12,7 +12,7 @@ from inference.training import qrs_data
 from inference.training.qrs import Batch, Table, figures, fit, frame, passing, score, silent, tabulate
 from inference.training.scoring import Counts
 
-STILL = {"noise": 0.0, "flip": 0.0, "stretch": 0.0, "gap": 0.0, "stop": 0.0}
+STILL = {"noise": 0.0, "loud": 0.0, "flip": 0.0, "stretch": 0.0, "gap": 0.0, "stop": 0.0}
 
 
 def spikes(times, seconds, rate=250.0):

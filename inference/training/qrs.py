@@ -1,7 +1,8 @@
 """Trainer of the QRS detector's two networks (`dsp.qrs`).
 
 The first network learns from labelled candidates. The second learns on decisions of its own, round after round, and on
-first networks that never saw the patient (out of fold): else it trusts them more than strangers' beats deserve.
+first networks that saw neither the patient nor the stretch of noise (out of fold): else it trusts them more than
+strangers' beats deserve.
 """
 
 from __future__ import annotations
@@ -248,16 +249,16 @@ def frame(sources: list[tuple[int, Piece]], folds: int) -> list[Batch]:
 
 
 def worse(
-    sources: list[tuple[int, Piece]], config: dict[str, Any], noise: Noise, rng: np.random.Generator
+    sources: list[tuple[int, Piece]], config: dict[str, Any], noises: Sequence[Noise], rng: np.random.Generator
 ) -> list[tuple[int, Piece]]:
-    """Cut and worsen every source, and add noise without a heart."""
+    """Cut and worsen every source with the noise of its fold, and add noise without a heart."""
     data, folds = config["data"], config["choice"]["folds"]
     pieces = [
-        (fold, qrs_data.worsen(part, rng, noise, data))
+        (fold, qrs_data.worsen(part, rng, noises[fold], data))
         for fold, piece in sources
         for part in qrs_data.cut(piece, rng, data["short"])
     ]
-    hollow = [(i % folds, qrs_data.empty(rng, noise, (128.0, 360.0)[i % 2])) for i in range(data["empty"])]
+    hollow = [(i % folds, qrs_data.empty(rng, noises[i % folds], (128.0, 360.0)[i % 2])) for i in range(data["empty"])]
     return pieces + hollow
 
 
@@ -284,12 +285,13 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
     torch.set_num_threads(1)
     folds = config["choice"]["folds"]
     threshold = config["choice"]["threshold"]
-    noise, rng = Noise(data_dir), np.random.default_rng(config["seed"])
+    noises = [Noise(data_dir, fold, folds) for fold in range(folds)]
+    rng = np.random.default_rng(config["seed"])
     sources = labelled(data_dir, config)
     clean = config["data"]["clean"]
     copies = [frame([(fold, replace(piece, weight=clean * piece.weight)) for fold, piece in sources], folds)]
     zero = QrsWeights(silent(), passing(), 0.0)
-    draft_copies = [*copies[0], *frame(worse(sources, config, noise, rng), folds)]
+    draft_copies = [*copies[0], *frame(worse(sources, config, noises, rng), folds)]
     table = tabulate(draft_copies, lambda _: zero, second=False, easy=1.0, seed=config["seed"])
     layers = fit(table, np.ones(table.y.size, bool), config["first"] | {"epochs": 3}, config["seed"])
     draft = QrsWeights(layers, passing(), 0.0)
@@ -298,7 +300,7 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
     progress(f"{len(more)} records of cinc2017 labelled")
     for copy in range(1, config["data"]["copies"]):
         some = [source for source in more if rng.random() < config["data"]["challenge_share"]]
-        copies.append(frame(worse(sources + some, config, noise, rng), folds))
+        copies.append(frame(worse(sources + some, config, noises, rng), folds))
         progress(f"copy {copy + 1} of {config['data']['copies']} framed")
     every = [batch for copy in copies for batch in copy]
     easy = config["data"]["easy"]

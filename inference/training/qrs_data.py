@@ -23,6 +23,12 @@ MOTION_TRAIN: Final = ((1020, 1140), (1260, 1380), (1500, 1620), (1740, 1800))
 MOTION_TEST: Final = ((300, 420), (540, 660), (780, 900))
 """Noisy stretches (s) of the noise stress records that test."""
 
+LOUD_DB: Final = (-10.0, 4.0)
+"""Signal to noise in loud stretches. 118 at the 0 dB of the noise stress records lies at -8 to 0 on this scale."""
+
+USUAL_DB: Final = (-4.0, 26.0)
+"""... and in the others."""
+
 NEAR: Final = 20
 """A candidate within so many samples (80 ms) of a beat's mark may be the beat's own; the highest is."""
 
@@ -101,24 +107,27 @@ class Noise:
     ----------
     data_dir : Path
         Folder with ``nstdb`` and ``mitdb``: electrode motion is ``118e_6`` minus ``118``.
+    part, parts : int
+        Which of so many equal parts of each kind of noise to draw from; all of it if not said.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, part: int = 0, parts: int = 1) -> None:
         motion = read(data_dir, "nstdb", "118e_6")
         difference = motion.mv - read(data_dir, "mitdb", "118").mv[: motion.mv.shape[0]]
         self._rate = motion.rate
         self._motion = [
             difference[int(first * self._rate) : int(last * self._rate), lead].astype(np.float64)
-            for first, last in MOTION_TRAIN
+            for first, last in MOTION_TRAIN[part::parts]
             for lead in range(difference.shape[1])
         ]
-        self._muscle = _columns(read(data_dir, "nstdb", "ma"))
-        self._wander = _columns(read(data_dir, "nstdb", "bw"))
+        self._muscle = [np.array_split(column, parts)[part] for column in _columns(read(data_dir, "nstdb", "ma"))]
+        self._wander = [np.array_split(column, parts)[part] for column in _columns(read(data_dir, "nstdb", "bw"))]
 
     def draw(self, rng: np.random.Generator, n: int, rate: float) -> NDArray[np.float64]:
         """Draw a stretch of `n` samples at `rate` of one kind of noise, with a standard deviation of 1 above 1 Hz."""
         kind = rng.choice(
-            ["motion", "muscle", "wander", "white", "mains", "both"], p=[0.46, 0.16, 0.08, 0.1, 0.05, 0.15]
+            ["motion", "motions", "muscle", "wander", "white", "mains", "both"],
+            p=[0.32, 0.2, 0.13, 0.06, 0.08, 0.05, 0.16],
         )
         if kind == "white":
             return rng.normal(size=n)
@@ -129,6 +138,10 @@ class Noise:
             return self._piece(rng, self._motion, n, rate) + rng.uniform(0.2, 1) * self._piece(
                 rng, self._muscle, n, rate
             )
+        if kind == "motions":
+            pair = [self._piece(rng, self._motion, n, rate) for _ in range(2)]
+            share = rng.uniform(0.3, 1.0)
+            return np.asarray((pair[0] + share * pair[1]) / np.sqrt(1 + share**2))
         source = {"motion": self._motion, "muscle": self._muscle, "wander": self._wander}[str(kind)]
         return self._piece(rng, source, n, rate)
 
@@ -158,7 +171,7 @@ def worsen(piece: Piece, rng: np.random.Generator, noise: Noise, data: dict[str,
     rng : Generator
     noise : Noise
     data : dict
-        Shares ``noise``, ``flip``, ``stretch``, ``gap`` of the configuration.
+        Shares ``noise``, ``loud``, ``flip``, ``stretch``, ``gap`` of the configuration.
 
     Returns
     -------
@@ -175,9 +188,11 @@ def worsen(piece: Piece, rng: np.random.Generator, noise: Noise, data: dict[str,
     tall = float(np.quantile(np.abs(high), 0.985)) + 1e-3
     at = 0
     while at < x.size:
-        end = min(x.size, at + int(rng.uniform(4, 60) * rate))
+        end = min(x.size, at + int(rng.uniform(4, 90) * rate))
         if rng.random() < data["noise"]:
-            size = tall / 2 * 10 ** (-rng.uniform(-4, 26) / 20)
+            size = (
+                tall / 2 * 10 ** (-(rng.uniform(*LOUD_DB) if rng.random() < data["loud"] else rng.uniform(-4, 26)) / 20)
+            )
             x[at:end] += size * noise.draw(rng, end - at, rate)
         if rng.random() < 0.1:
             x[at:] += rng.normal() * tall
