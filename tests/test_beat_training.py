@@ -13,6 +13,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightgbm")
 
+from test_features import patient  # noqa: E402
+
 from dsp.layout import BLOCK  # noqa: E402
 from inference import beats as runtime  # noqa: E402
 from inference.beats import BeatModel  # noqa: E402
@@ -22,7 +24,6 @@ from inference.training.beat_export import rounded_down  # noqa: E402
 from inference.training.beat_fit import groups  # noqa: E402
 from inference.training.beat_network import loss  # noqa: E402
 from inference.training.beat_random import halves, random_split, table  # noqa: E402
-from tests.test_features import patient  # noqa: E402
 
 CONFIG = Path(str(resources.files("inference.training"))) / "configs" / "beat.toml"
 

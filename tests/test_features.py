@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from streaming import Piece, assert_cut_invariant
 
 from dsp import spectrogram
 from dsp.layout import BLOCK, FS, Flag, Peaks, Signal
 from inference import features, features_image, features_rr, features_shape
 from inference.features import MAX_CHUNK, NAMES, WAIT
-from tests.streaming import Piece, assert_cut_invariant
 
 Patient = tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]
 """Lead, flags of blocks, R peaks and when they were decided."""

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from streaming import Piece, assert_cut_invariant
 
 from dsp.layout import BLOCK, FS, Flag, Peaks, Signal
 from inference import rhythm
@@ -20,7 +21,6 @@ from inference.rhythm import AF_FEATURES, CODES, SHOCK_FEATURES, RhythmModel, Ro
 from inference.rhythm_state import F1, RING
 from inference.rhythm_step import SETTLE, step_kernel
 from inference.rhythm_window import HALF_POINTS, POINTS, real_spectrum, window_features
-from tests.streaming import Piece, assert_cut_invariant
 
 ONE = np.zeros(1, np.int64)
 SHOCK = {name: k for k, name in enumerate(SHOCK_FEATURES)}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import signal as sps
+from streaming import Piece, assert_cut_invariant
 
 from dsp import spectrogram
 from dsp.layout import BLOCK, FS, Flag, Signal
-from tests.streaming import Piece, assert_cut_invariant
 
 
 def signal_of(x: NDArray[np.float32], start: int = 0) -> Signal:
