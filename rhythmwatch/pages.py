@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 from fastapi import FastAPI
 from uvicorn import Server
@@ -47,7 +48,15 @@ def figures(app: FastAPI) -> Iterator[Figure]:
 
 
 async def serve_pages(
-    bus: str, history: str, host: str, port: int, password: str | None, stop: asyncio.Event, *, metrics: str = ""
+    bus: str,
+    history: str,
+    host: str,
+    port: int,
+    password: str | None,
+    stop: asyncio.Event,
+    *,
+    recordings: Path | None = None,
+    metrics: str = "",
 ) -> None:
     """Serve the pages until `stop` is set.
 
@@ -61,12 +70,14 @@ async def serve_pages(
         Of the first account; without it one is made and printed.
     stop : asyncio.Event
         Set to end it.
+    recordings : Path, optional
+        Folder of the recordings; None where none are kept.
     metrics : str
         ``host:port`` for Prometheus; empty for none.
     """
     if password:
         await asyncio.to_thread(first_account, history, password)
-    settings = WebSettings(redis_url=bus, database_url=history)
+    settings = WebSettings(redis_url=bus, database_url=history, recordings=recordings)
     app = create_app(settings, parts=open_all_parts)
     server = _Guest(make_server(app, host, port).config)
     serving = asyncio.create_task(server.serve(), name="uvicorn")

@@ -24,7 +24,10 @@ log = structlog.get_logger()
 READER: Final = "recorder"
 POLL_S: Final = 1.0
 """The bus is asked this often, so that one answer holds a second of all patients."""
-FLUSH_S: Final = 5.0
+WRITE_S: Final = 5.0
+"""Readers see what is this old."""
+FLUSH_S: Final = 60.0
+"""Files are synced and positions moved this often; a recorder that is killed repeats so much."""
 FLUSH_BYTES: Final = 32 << 20
 READ_COUNT: Final = 500
 EXPIRE_S: Final = 600.0
@@ -61,13 +64,14 @@ class Recorder:
         *,
         days: float,
         poll_s: float = POLL_S,
+        write_s: float = WRITE_S,
         flush_s: float = FLUSH_S,
         wait_s: float = WAIT_S,
     ) -> None:
         self.counters = Counters()
         self._bus, self._index, self._archive = bus, index, archive
         self._partitions, self._stop, self._days = partitions, stop, days
-        self._poll_s, self._flush_s = poll_s, flush_s
+        self._poll_s, self._write_s, self._flush_s = poll_s, write_s, flush_s
         self._first_wait = self._wait = wait_s
         self._failing = ""
 
@@ -94,16 +98,18 @@ class Recorder:
 
     async def _keep(self, recording: Recording) -> None:
         loop = asyncio.get_running_loop()
-        flushed = loop.time()
+        written = flushed = loop.time()
         expired = float("-inf")
         try:
             while not self._stop.is_set():
                 began = loop.time()
                 full = await self._round(recording)
-                if began - flushed >= self._flush_s or recording.pending_bytes > FLUSH_BYTES:
-                    if not await self._store(recording):
+                if began - written >= self._write_s or recording.pending_bytes > FLUSH_BYTES:
+                    written = began
+                    if began - flushed >= self._flush_s or recording.news:
+                        flushed = began
+                    if not await self._store(recording, for_good=flushed == began):
                         return
-                    flushed = began
                 if began - expired >= EXPIRE_S:
                     await self._expire(recording)
                     expired = began
@@ -131,11 +137,11 @@ class Recorder:
         self._well("bus")
         return any(len(records) == READ_COUNT for _, records in (*entries, *ready))
 
-    async def _store(self, recording: Recording) -> bool:
-        """Flush, again and again while disk or database refuse; False if told to stop before it worked."""
+    async def _store(self, recording: Recording, *, for_good: bool = True) -> bool:
+        """Write or flush, again and again while disk or database refuse; False if told to stop before it worked."""
         while True:
             try:
-                await asyncio.to_thread(recording.flush)
+                await asyncio.to_thread(recording.flush if for_good else recording.write)
             except (OSError, SQLAlchemyError) as error:
                 self.counters.failures += 1
                 await self._pause(f"recordings can't be written to {self._archive.folder}: {_first_line(error)}")
@@ -144,6 +150,8 @@ class Recorder:
                     return False
                 continue
             self._well("disk")
+            if not for_good:
+                return True
             with contextlib.suppress(BusError):
                 await self._hold(recording)
             return True

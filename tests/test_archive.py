@@ -445,7 +445,9 @@ async def bus(tmp_path: Path) -> Any:
 
 def run_recorder(bus: Bus, desk: Desk, stop: asyncio.Event) -> tuple[Recorder, asyncio.Task[None]]:
     """Start a recorder that hurries."""
-    recorder = Recorder(bus, desk.index, desk.archive, [0], stop, days=1e5, poll_s=0.02, flush_s=0.05, wait_s=0.02)
+    recorder = Recorder(
+        bus, desk.index, desk.archive, [0], stop, days=1e5, poll_s=0.02, write_s=0.05, flush_s=0.1, wait_s=0.02
+    )
     return recorder, asyncio.create_task(recorder.run())
 
 

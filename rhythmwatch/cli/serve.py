@@ -140,6 +140,7 @@ def web(
     history: options.HistoryUrl = HISTORY,
     host: options.Host = "127.0.0.1",
     port: options.Port = 8800,
+    recordings: options.Recordings = RECORDINGS,
     metrics: options.Metrics = "",
 ) -> None:
     """Serve the pages."""
@@ -148,7 +149,10 @@ def web(
     _child()
     password = os.environ.get("RHYTHMWATCH_ADMIN_PASSWORD")
     with options.one_line_errors(ValueError, OSError):
-        run_until_stopped("web", lambda stop: serve_pages(bus, history, host, port, password, stop, metrics=metrics))
+        run_until_stopped(
+            "web",
+            lambda stop: serve_pages(bus, history, host, port, password, stop, recordings=recordings, metrics=metrics),
+        )
 
 
 def _child() -> None:
