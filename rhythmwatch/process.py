@@ -15,6 +15,9 @@ from typing import Any, Final
 import structlog
 
 _PR_SET_PDEATHSIG: Final = 1
+HEARTBEAT_FD: Final = "RHYTHMWATCH_HEARTBEAT_FD"
+"""Set by the supervisor for its children: a pipe that a process writes to as long as its loop turns."""
+HEARTBEAT_S: Final = 1.0
 
 
 def die_with_parent() -> None:
@@ -53,6 +56,14 @@ def configure_logs(process: str, *, json_lines: bool | None = None, level: str =
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 
+async def _beat() -> None:
+    pipe = os.environ.get(HEARTBEAT_FD)
+    while pipe:
+        with contextlib.suppress(OSError):  # a supervisor that is gone ends us by other means
+            os.write(int(pipe), b".")
+        await asyncio.sleep(HEARTBEAT_S)
+
+
 def run_until_stopped(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
     """Run a process's main coroutine on uvloop until it returns or a signal asks it to stop.
 
@@ -70,7 +81,11 @@ def run_until_stopped(name: str, main: Callable[[asyncio.Event], Coroutine[Any, 
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signum, stop.set)
-        await main(stop)
+        beating = asyncio.create_task(_beat(), name="heartbeat")
+        try:
+            await main(stop)
+        finally:
+            beating.cancel()
 
     runner: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
     with contextlib.suppress(ImportError):

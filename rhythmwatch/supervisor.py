@@ -1,4 +1,4 @@
-"""One supervisor over the processes of one machine: starts them, restarts what dies, stops all of them."""
+"""One supervisor over the processes of one machine: starts them, restarts what dies or stalls, stops all of them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from typing import Final
 
 import structlog
 
+from rhythmwatch.process import HEARTBEAT_FD
+
 log = structlog.get_logger()
 
 FIRST_DELAY_S: Final = 0.2
 LONGEST_DELAY_S: Final = 10.0
 HEALTHY_AFTER_S: Final = 20.0
 GRACE_S: Final = 8.0
+STALL_S: Final = 15.0
+"""Without a heartbeat for this long, after the first one, a process is killed and started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +54,25 @@ class Supervisor:
     ----------
     parts : sequence of Part
         Started in this order, stopped in the reverse one.
+    stall_s : float
+        How long a process may go without a heartbeat.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Part], *, stall_s: float = STALL_S) -> None:
+        self._stall_s = stall_s
         self.parts = tuple(parts)
         self.restarts: dict[str, int] = {part.name: 0 for part in parts}
         self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._heard: dict[str, float] = {}
 
     def pid(self, name: str) -> int | None:
         """Process id of a part that runs now."""
         process = self._processes.get(name)
         return process.pid if process and process.returncode is None else None
+
+    def heard(self, name: str) -> bool:
+        """Whether the process of a part has given a heartbeat."""
+        return name in self._heard
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set or all finite parts have ended; end the rest: SIGTERM, a grace period, SIGKILL."""
@@ -83,11 +95,7 @@ class Supervisor:
         delay = FIRST_DELAY_S
         while not stop.is_set():
             began = loop.time()
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "rhythmwatch", *part.arguments, env={**os.environ, **part.environment}
-            )
-            self._processes[part.name] = process
-            code = await process.wait()
+            code = await self._run_once(part)
             if stop.is_set() or (not part.restart and code == 0):
                 return
             if loop.time() - began > HEALTHY_AFTER_S:
@@ -97,6 +105,41 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), delay)
             delay = min(delay * 2, LONGEST_DELAY_S)
+
+    async def _run_once(self, part: Part) -> int:
+        """Run a part's process until it ends or stalls; returns its exit code."""
+        loop = asyncio.get_running_loop()
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+
+        def hear() -> None:
+            with contextlib.suppress(BlockingIOError):
+                if not os.read(ours, 4096):
+                    loop.remove_reader(ours)
+            self._heard[part.name] = loop.time()
+
+        try:
+            environment = {**os.environ, **part.environment, HEARTBEAT_FD: str(theirs)}
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "rhythmwatch", *part.arguments, env=environment, pass_fds=(theirs,)
+            )
+        finally:
+            os.close(theirs)
+        self._processes[part.name] = process
+        loop.add_reader(ours, hear)
+        try:
+            waiting = asyncio.ensure_future(process.wait())
+            while not (await asyncio.wait({waiting}, timeout=self._stall_s / 4))[0]:
+                silent = loop.time() - self._heard.get(part.name, loop.time())
+                if silent > self._stall_s:
+                    log.warning("part stalled, killed", part=part.name, silent_s=round(silent, 1))
+                    with contextlib.suppress(ProcessLookupError):
+                        process.kill()
+            return waiting.result()
+        finally:
+            loop.remove_reader(ours)
+            os.close(ours)
+            self._heard.pop(part.name, None)
 
     async def _end(self) -> None:
         for part in reversed(self.parts):

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Final
 
 from bus.messages import Entry, Inbound
+from dsp.kernel import cache_folder
 from ingest.codecs import encode_frame
 from ingest.simulator import SimulatedSource
 from rhythmwatch.models import load_models
 from rhythmwatch.pipeline import Pipeline
 
 SECONDS: Final = 20
+MARK: Final = "complete"
+"""File in the folder of compiled kernels that says that none is missing."""
+
+
+def ensure_kernels() -> None:
+    """Compile what is not compiled yet, so that a service that runs never waits for the compiler."""
+    if not (cache_folder() / MARK).exists():
+        compile_kernels()
 
 
 def compile_kernels() -> float:
@@ -32,4 +42,6 @@ def compile_kernels() -> float:
             for source, stream in zip(sources, streams, strict=True)
         ]
         pipeline.step(entries)
+    with contextlib.suppress(OSError):  # a folder that can't be written only costs time at the next start
+        (cache_folder() / MARK).touch()
     return time.perf_counter() - began

@@ -45,6 +45,28 @@ async def test_a_killed_part_is_started_again_and_all_end(tmp_path: Path):
         os.kill(second, 0)
 
 
+async def test_a_stalled_part_is_killed_and_started_again(tmp_path: Path):
+    """A process whose loop stands still (here: stopped by a signal) gives no heartbeat and gets a successor."""
+    part = Part(
+        "historian",
+        ("historian",),
+        {"RHYTHMWATCH_BUS": f"unix://{tmp_path}/none", "RHYTHMWATCH_HISTORY": f"sqlite:///{tmp_path}/h.db"},
+    )
+    supervisor, stop = Supervisor([part], stall_s=3.0), asyncio.Event()
+    task = asyncio.create_task(supervisor.run(stop))
+    first = await until_running(supervisor, "historian")
+    # Stopped before its first heartbeat it would count as one that still starts.
+    async with asyncio.timeout(DEADLINE_S):
+        while not supervisor.heard("historian"):
+            await asyncio.sleep(0.02)
+    os.kill(first, signal.SIGSTOP)
+    await until_running(supervisor, "historian", first)
+    assert supervisor.restarts["historian"] == 1
+    stop.set()
+    async with asyncio.timeout(DEADLINE_S):
+        await task
+
+
 async def test_finite_parts_end_by_themselves():
     """Parts that are not to be restarted may end; when all have, so does the supervisor."""
     supervisor = Supervisor([Part("help", ("--help",), restart=False)])

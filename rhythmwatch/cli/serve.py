@@ -58,6 +58,28 @@ def run(
         int, typer.Option("--workers", envvar="RHYTHMWATCH_WORKERS", min=1, max=64, help="Worker processes.")
     ] = 1,
     metrics: options.Metrics = "",
+    door: Annotated[
+        str,
+        typer.Option(
+            "--door", envvar="RHYTHMWATCH_DOOR", help="host:port where devices reach the embedded broker; port 0 picks one."
+        ),
+    ] = "127.0.0.1:0",
+    certificates: Annotated[
+        Path | None,
+        typer.Option(
+            "--certificates",
+            envvar="RHYTHMWATCH_CERTIFICATES",
+            help="Folder of `certs init`: devices and pages are encrypted with it.",
+        ),
+    ] = None,
+    client_certificates: Annotated[
+        bool,
+        typer.Option(
+            "--client-certificates",
+            envvar="RHYTHMWATCH_CLIENT_CERTIFICATES",
+            help="Devices must show a certificate of our authority beside their password.",
+        ),
+    ] = False,
 ) -> None:
     """Run every process of the service on this machine under one supervisor."""
     from rhythmwatch.station import Station, serve_station
@@ -97,9 +119,11 @@ def worker(
 ) -> None:
     """Turn the frames of a range of partitions into beats, rhythms and alarms."""
     from rhythmwatch.models import ModelError, load_models
+    from rhythmwatch.warm import ensure_kernels
     from rhythmwatch.worker import work
 
     _child()
+    ensure_kernels()
     with options.one_line_errors(ModelError, ValueError, OSError):
         chosen, loaded = options.partition_range(partitions), load_models(models)
         run_until_stopped("worker", lambda stop: work(bus, chosen, loaded, stop, metrics=metrics))
@@ -142,6 +166,18 @@ def web(
     port: options.Port = 8800,
     recordings: options.Recordings = RECORDINGS,
     metrics: options.Metrics = "",
+    certificate: Annotated[
+        str, typer.Option("--certificate", envvar="RHYTHMWATCH_CERTIFICATE", help="PEM file: serve HTTPS alone.")
+    ] = "",
+    key: Annotated[str, typer.Option("--key", envvar="RHYTHMWATCH_KEY", help="PEM file of the certificate's key.")] = "",
+    devices_address: Annotated[
+        str,
+        typer.Option(
+            "--devices-address",
+            envvar="RHYTHMWATCH_DEVICES_ADDRESS",
+            help="mqtt:// or mqtts:// address that devices are told when they are enrolled.",
+        ),
+    ] = "",
 ) -> None:
     """Serve the pages."""
     from rhythmwatch.pages import serve_pages
@@ -151,7 +187,19 @@ def web(
     with options.one_line_errors(ValueError, OSError):
         run_until_stopped(
             "web",
-            lambda stop: serve_pages(bus, history, host, port, password, stop, recordings=recordings, metrics=metrics),
+            lambda stop: serve_pages(
+                bus,
+                history,
+                host,
+                port,
+                password,
+                stop,
+                recordings=recordings,
+                metrics=metrics,
+                certificate=certificate,
+                key=key,
+                devices_address=devices_address,
+            ),
         )
 
 
