@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,13 @@ MODELS = Annotated[
     Path | None,
     typer.Option("--models", envvar="RHYTHMWATCH_MODELS", help="Folder of ONNX models (else the shipped ones)."),
 ]
+
+
+class Network(StrEnum):
+    """What images train."""
+
+    OURS = "ours"
+    STUDY = "study"
 
 
 def progress_bar(what: str) -> Progress:
@@ -122,9 +130,12 @@ def train(
     images: Annotated[
         Path | None,
         typer.Option(
-            "--images", envvar="RHYTHMWATCH_IMAGES", help="Train the study's network on class folders (or their zip)."
+            "--images", envvar="RHYTHMWATCH_IMAGES", help="Train a network on class folders of images (or their zip)."
         ),
     ] = None,
+    network: Annotated[
+        Network, typer.Option("--network", envvar="RHYTHMWATCH_NETWORK", help="Network that images train.")
+    ] = Network.OURS,
     data: options.Data = None,
     random_split: Annotated[
         bool,
@@ -135,7 +146,7 @@ def train(
         ),
     ] = False,
 ) -> None:
-    """Train a model from its configuration and export it with its contract, or the study's network from images."""
+    """Train a model from its configuration and export it with its contract, or a network from folders of images."""
     if (config is None) == (images is None):
         options.fail("say what to train: --config FILE, or --images FOLDER")
     try:
@@ -147,8 +158,10 @@ def train(
 
     with options.one_line_errors(RecordingError, OSError, ValueError):
         if images is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            train_images(images, out, lambda text: options.errors.print(text, highlight=False))
+            train_images(
+                images, out, lambda text: options.errors.print(text, highlight=False, markup=False),
+                network=network.value,
+            )  # fmt: skip
             return
         folder = data_folder(data)
         if folder is None or config is None:

@@ -105,13 +105,14 @@ def pictures(windows: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 @cache
-def _colours() -> NDArray[np.float32]:
+def colours() -> NDArray[np.float32]:
+    """Colour map of the pictures, shape (256, 3), 0 to 1."""
     return np.asarray(mpl.colormaps["viridis"](np.arange(256))[:, :3], np.float32)
 
 
 def coloured(indexed: NDArray[np.uint8]) -> torch.Tensor:
     """Colour pictures: float32, shape (m, 3, SIDE, SIDE), 0 to 1."""
-    return torch.from_numpy(np.ascontiguousarray(_colours()[indexed].transpose(0, 3, 1, 2)))
+    return torch.from_numpy(np.ascontiguousarray(colours()[indexed].transpose(0, 3, 1, 2)))
 
 
 def to_onnx(network: StudyCnn) -> onnx.ModelProto:
