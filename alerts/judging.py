@@ -106,5 +106,6 @@ def judgements_of(connection: Connection, alarms: Sequence[str]) -> dict[str, Ju
     found: dict[str, Judgement] = {}
     for row in connection.execute(chosen).mappings():
         values = dict(row)
-        found[values.pop("alarm")] = Judgement(**values)
+        alarm = values.pop("alarm")
+        found[alarm] = Judgement(**values)
     return found

@@ -17,7 +17,9 @@ from alerts.state import (
     on_action,
     on_clock,
     on_condition,
+    on_discharge,
     on_epoch,
+    on_switched_off,
 )
 
 MIN = 60_000
@@ -314,3 +316,45 @@ def test_each_kind_lives_and_ends(kind: Kind):
     assert gone.alarm.presence is Presence.OFF
     assert not book.alarms
     assert not book.active
+
+
+def test_a_kind_that_is_switched_off_ends_at_once():
+    """Its alarm goes and says by whom; a lethal one that nobody acknowledged stays latched and loud."""
+    book = AlarmBook("p")
+    on_condition(book, begin(Kind.TACHY), 0)
+    on_condition(book, begin(Kind.VFIB), 0)
+    on_condition(book, begin(Kind.ASYSTOLE), 0)
+    on_action(book, "ack", "anna", book.active[Kind.ASYSTOLE], {}, 1)
+    changes = on_switched_off(book, {Kind.TACHY, Kind.VFIB, Kind.ASYSTOLE, Kind.PAUSE}, "bert", 5_000)
+    assert told(changes) == [
+        (Kind.ASYSTOLE, Presence.OFF, Reason.SWITCHED_OFF, False),
+        (Kind.TACHY, Presence.OFF, Reason.SWITCHED_OFF, False),
+        (Kind.VFIB, Presence.LATCHED, Reason.SWITCHED_OFF, False),
+    ]
+    assert all("switched off by bert" in change.alarm.detail for change in changes)
+    assert is_sounding(changes[-1].alarm, 5_000)
+    assert on_condition(book, end(Kind.TACHY), 6_000) == []
+    assert book.strays == 1
+
+
+def test_discharge_ends_all_and_says_who():
+    """Standing, latched and acknowledged alarms go with the patient, and so does the audio pause."""
+    book = AlarmBook("p")
+    on_condition(book, begin(Kind.VTACH), 0)
+    on_condition(book, end(Kind.VTACH), 1_000)
+    on_condition(book, begin(Kind.TACHY), 1_000)
+    on_action(book, "ack", "anna", book.active[Kind.TACHY], {}, 2_000)
+    on_action(book, "pause", "anna", None, {}, 2_000)
+    changes = on_discharge(book, "bert", 3_000)
+    assert {change.reason for change in changes} == {Reason.DISCHARGED}
+    assert {change.alarm.presence for change in changes} == {Presence.OFF}
+    assert {(change.alarm.kind, change.alarm.acked_by) for change in changes} == {
+        (Kind.VTACH, "bert"),
+        (Kind.TACHY, "anna"),
+    }
+    assert not book.alarms
+    assert not book.pause_until_ms
+    # The same evidence again is the same identity with a later revision, so that no listener drops it.
+    (again,) = on_condition(book, begin(Kind.TACHY), 4_000)
+    assert again.alarm.revision > 2
+    assert again.alarm.acked_by is None

@@ -21,7 +21,9 @@ from alerts.state import (
     on_action,
     on_clock,
     on_condition,
+    on_discharge,
     on_epoch,
+    on_switched_off,
 )
 
 LEGAL = {
@@ -67,7 +69,10 @@ class AlarmLife(RuleBasedStateMachine):
             assert (was, alarm.presence) in LEGAL, f"{was} to {alarm.presence}"
             assert before is None or alarm.changed_ms >= before.changed_ms
             if alarm.kind in LETHAL and alarm.presence is Presence.OFF:
-                assert was is Presence.ACK or (alarm.id in self.acknowledged and change.reason is Reason.ACKNOWLEDGED)
+                assert alarm.acked_by, "a lethal alarm vanished that nobody acknowledged"
+                left = change.reason is Reason.DISCHARGED
+                acted = alarm.id in self.acknowledged and change.reason is Reason.ACKNOWLEDGED
+                assert left or was is Presence.ACK or acted
             if change.reason is Reason.RAISED:
                 assert change.announce
                 self.acknowledged.discard(alarm.id)
@@ -151,6 +156,25 @@ class AlarmLife(RuleBasedStateMachine):
             self.standing.clear()
             self.hear(self.do("epoch", epoch, self.now))
 
+    @rule(off=st.sets(KIND, max_size=4))
+    def kinds_are_switched_off(self, off: set[Kind]) -> None:
+        """Switch kinds off while some of them stand."""
+        standing = {kind: self.book.alarms[identity] for kind, identity in self.book.active.items()}
+        self.hear(self.do("off", frozenset(off), "dora", self.now))
+        assert not off & self.book.active.keys()
+        for kind, alarm in standing.items():
+            if kind in off & LETHAL and alarm.presence is Presence.ON:
+                assert self.book.alarms[alarm.id].presence is Presence.LATCHED
+
+    @rule()
+    def patient_leaves(self) -> None:
+        """Discharge: nothing of the patient stays, and no pause waits for the next."""
+        self.standing.clear()
+        self.hear(self.do("discharge", "emil", self.now))
+        assert not self.book.alarms
+        assert not self.book.active
+        assert not self.book.pause_until_ms
+
     @rule()
     def checkpoint(self) -> None:
         """Go on from bytes."""
@@ -201,7 +225,13 @@ def apply(book: AlarmBook, name: str, values: tuple[object, ...]) -> list[AlarmC
         outcome = on_action(book, *values)  # type: ignore[arg-type]
         assert outcome.message
         return outcome.changes
-    step = {"condition": on_condition, "clock": on_clock, "epoch": on_epoch}[name]
+    step = {
+        "condition": on_condition,
+        "clock": on_clock,
+        "epoch": on_epoch,
+        "off": on_switched_off,
+        "discharge": on_discharge,
+    }[name]
     return step(book, *values)  # type: ignore[operator, no-any-return]
 
 

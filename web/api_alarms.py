@@ -96,13 +96,13 @@ def known_patient(request: Request, patient: str) -> str:
     return patient
 
 
-async def store_action(request: Request, patient: str, action: Action) -> None:
+async def store_action(request: Request, patient: str, action: Action, failed: str = "Not done") -> None:
     """Put a staff action into the patient's stream, or answer 503."""
     try:
         await cast(Actions, request.app.state.actions).append(patient, action)
     except BusError as error:
         log.warning("%s not stored: %s", action.name, error)
-        raise HTTPException(503, "Not done: the server can't reach the bus. Try again.") from error
+        raise HTTPException(503, f"{failed}: the server can't reach the bus. Try again.") from error
 
 
 @router.post("/api/alarms/{alarm_id:path}/ack", status_code=202, response_model=Presence)
@@ -112,7 +112,7 @@ async def acknowledge(request: Request, alarm_id: str, mine: Monitor) -> dict[st
     if alarm is None:
         raise HTTPException(404, "This alarm is not known. Reload the page.")
     if alarm.presence in ("on", "latched"):
-        await store_action(request, alarm.patient, Action("ack", mine.user, alarm_id))
+        await store_action(request, alarm.patient, Action("ack", mine.user, alarm_id), "Not acknowledged")
         await audit(request, "alarm.ack", alarm_id)
     return {"presence": alarm.presence}
 
