@@ -47,3 +47,17 @@ class BrokerAddress:
         """Put it together again, secrets and all."""
         who = f"{quote(self.username, safe='')}:{quote(self.password or '', safe='')}@" if self.username else ""
         return f"{'mqtts' if self.tls else 'mqtt'}://{who}{self.host}:{self.port}"
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Take ``host:port`` apart.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise ValueError(f"{text!r} is no host:port; write for instance 0.0.0.0:8883")
+    return host.strip("[]"), int(port)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -25,7 +26,9 @@ def figures(counts: Mapping[str, int]) -> Iterator[Figure]:
         yield Figure("messages", value, "Messages and what became of them.", label=("outcome", name))
 
 
-async def receive(broker: str, bus_url: str, *, share: bool, stop: asyncio.Event, metrics: str = "") -> None:
+async def receive(
+    broker: str, bus_url: str, *, share: bool, stop: asyncio.Event, metrics: str = "", authority: Path | None = None
+) -> None:
     """Receive frames until `stop` is set.
 
     Parameters
@@ -40,6 +43,8 @@ async def receive(broker: str, bus_url: str, *, share: bool, stop: asyncio.Event
         Set to end it.
     metrics : str
         ``host:port`` for Prometheus; empty for none.
+    authority : Path, optional
+        Certificate of the authority that signed the broker's, for ``mqtts://``; else those of the system.
     """
     address = BrokerAddress.parse(broker)
     # The broker keeps our session by this name over restarts; processes that share the load need one each.
@@ -52,6 +57,7 @@ async def receive(broker: str, bus_url: str, *, share: bool, stop: asyncio.Event
         client_id=client_id,
         shared=share,
         tls=address.tls,
+        ca_file=str(authority) if authority else None,
     )
     async with Bus(bus_url) as bus:
         subscriber = Subscriber(options, bus)

@@ -57,6 +57,9 @@ async def serve_pages(
     *,
     recordings: Path | None = None,
     metrics: str = "",
+    certificate: str = "",
+    key: str = "",
+    devices_address: str = "",
 ) -> None:
     """Serve the pages until `stop` is set.
 
@@ -74,12 +77,22 @@ async def serve_pages(
         Folder of the recordings; None where none are kept.
     metrics : str
         ``host:port`` for Prometheus; empty for none.
+    certificate, key : str
+        PEM files; with them the pages are served over HTTPS alone, and the session cookie with it.
+    devices_address : str
+        What devices are told when they are enrolled.
     """
     if password:
         await asyncio.to_thread(first_account, history, password)
-    settings = WebSettings(redis_url=bus, database_url=history, recordings=recordings)
+    settings = WebSettings(
+        redis_url=bus,
+        database_url=history,
+        recordings=recordings,
+        devices_address=devices_address,
+        secure_cookie=bool(certificate),
+    )
     app = create_app(settings, parts=open_all_parts)
-    server = _Guest(make_server(app, host, port).config)
+    server = _Guest(make_server(app, host, port, certificate=certificate, key=key).config)
     serving = asyncio.create_task(server.serve(), name="uvicorn")
     stopped = asyncio.create_task(stop.wait(), name="stop")
     with exposing(metrics, "web", lambda: figures(app)):

@@ -16,6 +16,7 @@ from ingest.replay import RecordingSource, Source, play
 from ingest.simulator import SimulatedSource
 from ingest.simulator_cast import cast_sources
 from rhythmwatch.addresses import BrokerAddress
+from rhythmwatch.certificates import client_context
 
 log = structlog.get_logger()
 
@@ -54,7 +55,24 @@ def recording_sources(
     return sources
 
 
-async def play_devices(sources: Sequence[Source], broker: str, speed: float, stop: asyncio.Event) -> None:
+def connection_to(broker: str, authority: Path | None = None) -> Connection:
+    """How a device reaches a broker.
+
+    Parameters
+    ----------
+    broker : str
+        ``mqtt://`` or ``mqtts://`` address with account.
+    authority : Path, optional
+        Certificate of the authority that signed the broker's; else those of the system.
+    """
+    address = BrokerAddress.parse(broker)
+    tls = client_context(authority) if address.tls else None
+    return Connection(address.host, address.port, address.username, address.password, tls)
+
+
+async def play_devices(
+    sources: Sequence[Source], broker: str, speed: float, stop: asyncio.Event, authority: Path | None = None
+) -> None:
     """Publish sources until they end or `stop` is set.
 
     Parameters
@@ -67,9 +85,10 @@ async def play_devices(sources: Sequence[Source], broker: str, speed: float, sto
         Times real time; 0 is as fast as it goes.
     stop : asyncio.Event
         Set to end it.
+    authority : Path, optional
+        As of `connection_to`.
     """
-    address = BrokerAddress.parse(broker)
-    connection = Connection(address.host, address.port, address.username, address.password)
+    connection = connection_to(broker, authority)
     now = time.time_ns() // 1_000_000
     metas = [DeviceMeta(source.device, now, source.rate, source.leads, source.gain) for source in sources]
     async with FleetClient(connection, metas) as client:
@@ -93,13 +112,21 @@ async def replay_records(
     loop: bool,
     start_s: float,
     stop: asyncio.Event,
+    authority: Path | None = None,
 ) -> None:
     """Replay records as devices; see `recording_sources` and `play_devices`."""
-    await play_devices(recording_sources(records, data, leads, loop=loop, start_s=start_s), broker, speed, stop)
+    sources = recording_sources(records, data, leads, loop=loop, start_s=start_s)
+    await play_devices(sources, broker, speed, stop, authority)
 
 
 async def simulate_patients(
-    script: str, patients: int, broker: str, speed: float, seed: int, stop: asyncio.Event
+    script: str,
+    patients: int,
+    broker: str,
+    speed: float,
+    seed: int,
+    stop: asyncio.Event,
+    authority: Path | None = None,
 ) -> None:
     """Simulate patients as devices: all with one script, or the demo's cast."""
     sources: Sequence[Source]
@@ -107,4 +134,4 @@ async def simulate_patients(
         sources = [SimulatedSource(f"sim-{number + 1}", script, seed + number) for number in range(patients)]
     else:
         sources = cast_sources(patients)
-    await play_devices(sources, broker, speed, stop)
+    await play_devices(sources, broker, speed, stop, authority)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import socket
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -16,12 +16,14 @@ from typing import Final
 
 from rich.console import Console
 
+from bus.child import free_port
 from bus.messages import DEFAULT_PARTITIONS
 from bus.server import embedded
 from bus.tasks import end
-from ingest.broker import embedded_broker
 from ingest.recordings import data_folder, list_records
 from rhythmwatch.addresses import BrokerAddress
+from rhythmwatch.certificates import broker_certificates
+from rhythmwatch.devices import guarded_broker
 from rhythmwatch.metrics import parse_address
 from rhythmwatch.supervisor import Part, Supervisor
 from web.auth import FIRST_USER
@@ -58,6 +60,12 @@ class Station:
     history: str = ""
     workers: int = 1
     source: tuple[str, ...] = ()
+    door: tuple[str, int] = ("127.0.0.1", 0)
+    """Where enrolled devices reach the embedded broker; port 0 takes a free one."""
+    certificates: Path | None = None
+    """Folder of ``certs init``: devices and pages are encrypted with it."""
+    client_certificates: bool = False
+    """Devices must show a certificate too."""
     metrics: str = ""
     """``host:port`` where Prometheus finds the first process; the others follow on the next ports."""
 
@@ -106,18 +114,24 @@ async def running_station(station: Station, stop: asyncio.Event) -> AsyncIterato
     console.print(f"state is kept in {state}", highlight=False, soft_wrap=True)
     async with contextlib.AsyncExitStack() as stack:
         bus = station.bus or await stack.enter_async_context(embedded(state / "bus"))
-        broker, devices = station.broker, station.broker
+        broker, devices, told = station.broker, station.broker, ""
+        history = station.history or f"sqlite:///{state / 'history.db'}"
         if not broker:
-            inner = await stack.enter_async_context(embedded_broker(state / "broker"))
+            files = station.certificates
+            certificates = broker_certificates(files, clients=station.client_certificates) if files else None
+            inner = await stack.enter_async_context(
+                guarded_broker(state, history, door=station.door, certificates=certificates)
+            )
+            told = inner.address
             broker = BrokerAddress(inner.host, inner.port, inner.username, inner.password).url()
             devices = BrokerAddress(inner.host, inner.port, inner.device_username, inner.device_password).url()
-        history = station.history or f"sqlite:///{state / 'history.db'}"
         port = station.port or free_port(station.host)
         password = _password(state / "password")
-        supervisor = Supervisor(_parts(station, bus, broker, devices, history, port, password))
+        supervisor = Supervisor(_parts(station, bus, broker, devices, told, history, port, password))
         running = asyncio.create_task(supervisor.run(stop), name="supervisor")
         try:
-            yield Running(supervisor, f"http://{station.host}:{port}", password, devices, bus)
+            scheme = "https" if station.certificates else "http"
+            yield Running(supervisor, f"{scheme}://{station.host}:{port}", password, devices, bus)
         finally:
             stop.set()
             await running
@@ -140,7 +154,9 @@ async def serve_station(station: Station, stop: asyncio.Event) -> None:
             await end((ready, stopped))
 
 
-def _parts(station: Station, bus: str, broker: str, devices: str, history: str, port: int, password: str) -> list[Part]:
+def _parts(
+    station: Station, bus: str, broker: str, devices: str, told: str, history: str, port: int, password: str
+) -> list[Part]:
     shared = {
         "RHYTHMWATCH_SUPERVISED": "1",
         "RHYTHMWATCH_METRICS": "",
@@ -149,6 +165,11 @@ def _parts(station: Station, bus: str, broker: str, devices: str, history: str, 
     }
     shared["RHYTHMWATCH_RECORDINGS"] = str(station.state.resolve() / "recordings")
     web = {**shared, "RHYTHMWATCH_ADMIN_PASSWORD": password}
+    if told:
+        web["RHYTHMWATCH_DEVICES_ADDRESS"] = told
+    if station.certificates:
+        files = station.certificates.resolve()
+        web |= {"RHYTHMWATCH_CERTIFICATE": str(files / "web.pem"), "RHYTHMWATCH_KEY": str(files / "web.key")}
     parts = [
         Part("web", ("web", "--host", station.host, "--port", str(port)), web),
         Part("ingest", ("ingest",), {**shared, "RHYTHMWATCH_BROKER": broker}),
@@ -169,13 +190,6 @@ def _parts(station: Station, bus: str, broker: str, devices: str, history: str, 
     if station.source:
         parts.append(Part("source", station.source, {**shared, "RHYTHMWATCH_BROKER": devices}, restart=False))
     return parts
-
-
-def free_port(host: str) -> int:
-    """Find a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def _password(path: Path) -> str:
@@ -200,8 +214,10 @@ async def until_ready(url: str) -> bool:
 
 
 def _healthy(url: str) -> bool:
+    # The process is our own child: whether its certificate fits this address is for browsers to judge.
+    context = ssl._create_unverified_context() if url.startswith("https") else None  # noqa: S323
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 (an address of our own)
+        with urllib.request.urlopen(url, timeout=2, context=context) as answer:  # noqa: S310 (an address of our own)
             return int(answer.status) == 200
     except (urllib.error.URLError, OSError):
         return False

@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 
 from alerts.care_desk import Desk
 from bus.tasks import end
-from web import api_alarms, api_care, api_limits, api_people, routes
+from web import api_alarms, api_care, api_devices, api_limits, api_people, routes
 from web.answers import answer_errors
 from web.auth import first_account
 from web.gate import Gate
@@ -28,6 +28,7 @@ from web.trail import Trail
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     routes.router,
     api_people.router,
+    api_devices.router,
     api_care.router,
     api_limits.router,
     api_alarms.router,  # the last, since ``/api/alarms/{id}`` takes the rest of an address

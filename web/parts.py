@@ -15,6 +15,7 @@ from alerts.access import Access
 from alerts.archive import Archive
 from alerts.audit import Audit
 from alerts.care import Care
+from alerts.devices import Devices
 from alerts.people import People
 from alerts.stores import AlarmStores
 from bus.messages import Action
@@ -64,6 +65,7 @@ class Parts:
     access: Access | None = None
     archive: Archive | None = None
     alarm_stores: AlarmStores | None = None
+    devices: Devices | None = None
 
 
 OpenParts: TypeAlias = Callable[[WebSettings], AbstractAsyncContextManager[Parts]]

@@ -12,6 +12,7 @@ from alerts.archive import Archive
 from alerts.audit import Audit
 from alerts.care import Care
 from alerts.database import open_engine
+from alerts.devices import Devices
 from alerts.people import People
 from alerts.store import Store
 from alerts.stores import AlarmStores
@@ -71,4 +72,5 @@ async def open_parts(settings: WebSettings) -> AsyncIterator[Parts]:
             access=Access(care, archive),
             archive=archive,
             alarm_stores=AlarmStores(engine),
+            devices=Devices(engine),
         )

@@ -6,7 +6,9 @@ from fastapi import FastAPI
 from uvicorn import Config, Server
 
 
-def make_server(app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> Server:
+def make_server(
+    app: FastAPI, host: str = "127.0.0.1", port: int = 0, *, certificate: str = "", key: str = ""
+) -> Server:
     """Make a server for `app`.
 
     Parameters
@@ -15,6 +17,8 @@ def make_server(app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> Server:
         From `web.app.create_app`.
     host, port
         Where to listen; pass sockets to ``serve`` instead to know a free port beforehand.
+    certificate, key : str
+        PEM files; with them the pages are served over HTTPS alone.
 
     Returns
     -------
@@ -35,5 +39,7 @@ def make_server(app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> Server:
             access_log=False,
             log_config=None,
             timeout_graceful_shutdown=3,
+            ssl_certfile=certificate or None,
+            ssl_keyfile=key or None,
         )
     )

@@ -27,6 +27,8 @@ class WebSettings:
     origins : tuple of str
         Origins that may open a websocket or act, beside the page's own (``https://wall.example.org``); needed behind a
         proxy that changes the host.
+    devices_address : str
+        ``mqtt://`` or ``mqtts://`` address that devices are told when they are enrolled; empty where it is not known.
     secure_cookie : bool
         Send the session cookie over HTTPS only; switch it on wherever TLS ends in front.
     session_hours : float
@@ -52,6 +54,7 @@ class WebSettings:
     partitions: int = DEFAULT_PARTITIONS
     ward: str = "Ward"
     origins: tuple[str, ...] = ()
+    devices_address: str = ""
     secure_cookie: bool = False
     session_hours: float = 12.0
     session_check_s: float = 5.0

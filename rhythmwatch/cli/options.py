@@ -35,6 +35,10 @@ BrokerUrl: TypeAlias = Annotated[
     str,
     typer.Option("--broker", envvar="RHYTHMWATCH_BROKER", help="mqtt://user:password@host:port of the broker."),
 ]
+Authority: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--ca", envvar="RHYTHMWATCH_CA", help="PEM file of the authority behind the broker's certificate."),
+]
 HistoryUrl: TypeAlias = Annotated[
     str,
     typer.Option("--history", envvar="RHYTHMWATCH_HISTORY", help="SQLAlchemy address of the history database."),

@@ -61,7 +61,9 @@ def run(
     door: Annotated[
         str,
         typer.Option(
-            "--door", envvar="RHYTHMWATCH_DOOR", help="host:port where devices reach the embedded broker; port 0 picks one."
+            "--door",
+            envvar="RHYTHMWATCH_DOOR",
+            help="host:port where devices reach the embedded broker; 0 picks one.",
         ),
     ] = "127.0.0.1:0",
     certificates: Annotated[
@@ -82,12 +84,25 @@ def run(
     ] = False,
 ) -> None:
     """Run every process of the service on this machine under one supervisor."""
+    from bus.errors import ServerError
+    from rhythmwatch.addresses import host_and_port
+    from rhythmwatch.certificates import CertificateError
     from rhythmwatch.station import Station, serve_station
 
-    station = Station(
-        state=state, host=host, port=port, bus=bus, broker=broker, history=history, workers=workers, metrics=metrics
-    )
-    with options.one_line_errors(OSError, ValueError):
+    with options.one_line_errors(OSError, ValueError, CertificateError, ServerError):
+        station = Station(
+            state=state,
+            host=host,
+            port=port,
+            bus=bus,
+            broker=broker,
+            history=history,
+            workers=workers,
+            metrics=metrics,
+            door=host_and_port(door),
+            certificates=certificates,
+            client_certificates=client_certificates,
+        )
         run_until_stopped("run", lambda stop: serve_station(station, stop))
 
 
@@ -99,13 +114,16 @@ def ingest(
         typer.Option("--share/--alone", envvar="RHYTHMWATCH_SHARE", help="Share the load with other ingest processes."),
     ] = False,
     metrics: options.Metrics = "",
+    ca: options.Authority = None,
 ) -> None:
     """Receive frames from the broker and put them on the bus."""
     from rhythmwatch.ingesting import receive
 
     _child()
     with options.one_line_errors(ValueError, OSError):
-        run_until_stopped("ingest", lambda stop: receive(broker, bus, share=share, stop=stop, metrics=metrics))
+        run_until_stopped(
+            "ingest", lambda stop: receive(broker, bus, share=share, stop=stop, metrics=metrics, authority=ca)
+        )
 
 
 def worker(
@@ -169,7 +187,7 @@ def web(
     certificate: Annotated[
         str, typer.Option("--certificate", envvar="RHYTHMWATCH_CERTIFICATE", help="PEM file: serve HTTPS alone.")
     ] = "",
-    key: Annotated[str, typer.Option("--key", envvar="RHYTHMWATCH_KEY", help="PEM file of the certificate's key.")] = "",
+    key: Annotated[str, typer.Option("--key", envvar="RHYTHMWATCH_KEY", help="PEM file of its key.")] = "",
     devices_address: Annotated[
         str,
         typer.Option(

@@ -23,6 +23,7 @@ def replay(
     start: Annotated[
         float, typer.Option("--start", envvar="RHYTHMWATCH_START", min=0.0, help="Offset into the record, s.")
     ] = 0.0,
+    ca: options.Authority = None,
 ) -> None:
     """Replay WFDB records as devices."""
     from ingest.recordings import RecordingError
@@ -30,7 +31,9 @@ def replay(
 
     _child()
     with options.one_line_errors(RecordingError, OSError):
-        run_until_stopped("replay", lambda stop: replay_records(records, broker, data, lead, speed, loop, start, stop))
+        run_until_stopped(
+            "replay", lambda stop: replay_records(records, broker, data, lead, speed, loop, start, stop, ca)
+        )
 
 
 def simulate(
@@ -46,10 +49,11 @@ def simulate(
     ] = 8,
     speed: options.Speed = 1.0,
     seed: Annotated[int, typer.Option("--seed", envvar="RHYTHMWATCH_SEED", help="Seed of the simulator.")] = 1,
+    ca: options.Authority = None,
 ) -> None:
     """Simulate patients as devices."""
     from rhythmwatch.playing import simulate_patients
 
     _child()
     with options.one_line_errors(ValueError, OSError):
-        run_until_stopped("simulate", lambda stop: simulate_patients(script, patients, broker, speed, seed, stop))
+        run_until_stopped("simulate", lambda stop: simulate_patients(script, patients, broker, speed, seed, stop, ca))

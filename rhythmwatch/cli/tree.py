@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rhythmwatch.cli import bench, files, offline, serve, sources
+from rhythmwatch.cli import bench, devices, files, offline, serve, sources
 
 app = typer.Typer(
     help="Real-time streaming ECG monitoring. Not a medical device: not for diagnosis or treatment.",
@@ -29,4 +29,6 @@ app.command()(offline.train)
 app.command()(offline.evaluate)
 app.command()(offline.warm)
 app.add_typer(offline.data, name="data")
+app.add_typer(devices.devices, name="devices")
+app.add_typer(devices.certs, name="certs")
 app.add_typer(bench.bench, name="bench")
