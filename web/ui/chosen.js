@@ -3,6 +3,8 @@
 import { h } from "./dom.js";
 import { clock } from "./format.js";
 import { BEATS, T } from "./texts.js";
+import { showReason } from "./why.js";
+import { W } from "./whytexts.js";
 
 /** Columns of a beat's spectral image, before and from its R peak; the map's cells lie STRIDE apart. As in the server. */
 const BEFORE = 30;
@@ -61,6 +63,12 @@ export function drawMap(canvas, palette, values, map) {
   return whole;
 }
 
+/** How long a beat stays chosen before its map is asked for, so that stepping asks for one only; ms. */
+const PAUSE_MS = 400;
+
+/** Samples by which a beat judged again may lie beside the first time. */
+const NEAR = 15;
+
 /** @param {string} code */
 export const beatName = (code) => BEATS[code]?.name ?? code;
 
@@ -71,10 +79,19 @@ export class Chosen {
   /**
    * @param {import("./trace.js").Trace} trace
    * @param {import("./sweep.js").Palette} palette
+   * @param {{csrf: string} | null} [api] with it, maps of normal beats are worked out when they are chosen
    */
-  constructor(trace, palette) {
+  constructor(trace, palette, api = null) {
     this.trace = trace;
     this.palette = palette;
+    this.api = api;
+    /** Beats judged again, by index. @type {{index: number, class: string, p: number, second: string, map: Uint8Array}[]} */
+    this.again = [];
+    this.life = trace.life;
+    /** @type {any} */
+    this.reason = null;
+    this.timer = 0;
+    this.asking = false;
     /** @type {import("./trace.js").Beat | null} */
     this.beat = null;
     this.root = h("section", { class: "card chosen", "aria-live": "polite" }, h("p", { class: "none" }, T.chooseBeat));
@@ -100,10 +117,58 @@ export class Chosen {
   show(beat) {
     if (!beat) return;
     this.beat = beat;
+    clearTimeout(this.timer);
+    this.timer = 0;
+    if (this.life !== this.trace.life) this.forget();
+    const known = this.again.find((one) => Math.abs(one.index - beat.index) <= NEAR);
+    if (beat.map?.length) this.draw(beat, beat.map, T.mapOf(beatName(beat.code), beatName(beat.second), beat.map[0]));
+    else if (known) this.draw(beat, known.map, `${W.again(beatName(known.class), percent(known.p))} ${T.mapOf(beatName(known.class), beatName(known.second), known.map[0])}`);
+    else {
+      this.draw(beat, null, this.api ? W.working : W.noMap);
+      if (this.api) this.timer = setTimeout(() => this.ask(beat), PAUSE_MS);
+    }
+  }
+
+  /** Places on the sample axis mean nothing any more after a new begin. */
+  forget() {
+    this.life = this.trace.life;
+    this.again = [];
+    this.reason = null;
+  }
+
+  /** Have the half minute that the page holds judged again, for the maps of all its beats. @param {import("./trace.js").Beat} beat */
+  async ask(beat) {
+    if (this.asking || !this.api) return;
+    this.asking = true;
+    const { trace } = this;
+    const { life } = trace;
+    const first = Math.max(trace.start, trace.end - 32 * trace.rate);
+    const samples = Array.from({ length: trace.end - first }, (_, i) => trace.at(first + i)).map((mv) => (Number.isFinite(mv) ? Number(mv.toFixed(3)) : null));
+    try {
+      const answer = await fetch("/api/classify", { method: "POST", body: JSON.stringify({ rate: trace.rate, samples }),
+        headers: { "X-CSRF-Token": this.api.csrf, "X-File-Name": "strip.json" } });
+      if (!answer.ok) throw new Error(String(answer.status));
+      const result = await answer.json();
+      if (life !== trace.life) throw new Error("begun anew");
+      this.again = result.beats.map((/** @type {any} */ one) => ({ index: first + one.sample, class: one.class, p: one.p, second: one.second,
+        map: Uint8Array.from(atob(one.map), (c) => c.charCodeAt(0)) }));
+      this.reason = result.last;
+      this.asking = false;
+      if (!this.beat) return;
+      if (this.beat.map?.length || this.again.some((one) => Math.abs(one.index - /** @type {any} */ (this.beat).index) <= NEAR)) this.show(this.beat);
+      else if (this.beat === beat) this.draw(beat, null, W.againNot);
+      else this.ask(this.beat);
+    } catch {
+      this.asking = false;
+      if (this.beat === beat) this.draw(beat, null, W.failed);
+    }
+  }
+
+  /** @param {import("./trace.js").Beat} beat @param {Uint8Array | null} map @param {string} note */
+  draw(beat, map, note) {
     const canvas = h("canvas", { class: "map" });
     const hop = this.trace.columns?.hop ?? 8;
     const first = Math.floor((beat.index + hop / 2) / hop) - BEFORE;
-    const map = beat.map?.length ? beat.map : null;
     const whole = drawMap(canvas, this.palette, (c) => this.trace.column(first + c), map);
     const letter = h("b", { class: "cls" }, BEATS[beat.code]?.letter ?? beat.code);
     letter.style.color = this.palette.beats[beat.code] ?? "";
@@ -111,10 +176,11 @@ export class Chosen {
     this.root.replaceChildren(
       h("div", { class: "chosen-head" }, letter, h("b", {}, beatName(beat.code)), h("span", { class: "num" }, percent(beat.p))),
       canvas,
-      h("p", { class: "note" }, `${map ? T.mapOf(beatName(beat.code), beatName(beat.second), map[0]) : T.mapNone}${whole ? "" : ` ${T.mapGone}`}`),
-      h("dl", { class: "chosen-facts" }, ...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
+      h("p", { class: "note" }, `${note}${whole ? "" : ` ${T.mapGone}`}`),
+      h("dl", { class: "chosen-facts" }, ...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
+      ...(this.reason && this.reason.code !== "N" ? showReason(this.reason, this.palette) : []));
     this.root.dataset.code = beat.code;
     this.root.dataset.sample = String(beat.sample);
-    this.root.dataset.map = map ? "yes" : "no";
+    this.root.dataset.map = map ? (beat.map?.length ? "yes" : "again") : "no";
   }
 }

@@ -19,6 +19,12 @@ export function age(ms) {
   return `${Math.floor(s / 3600)} h ${String(Math.floor((s % 3600) / 60)).padStart(2, "0")} min`;
 }
 
+/** m:ss that is left. @param {number} ms */
+export function countdown(ms) {
+  const s = Math.max(0, Math.ceil(ms / 1000));
+  return `${Math.floor(s / 60)}:${String(s % 60).padStart(2, "0")}`;
+}
+
 /** "HR 134 > 120", or nothing. @param {{kind: string, value: number | null, limit: number | null}} alarm */
 export function against(alarm) {
   const kind = KINDS[alarm.kind];

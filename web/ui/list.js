@@ -3,6 +3,7 @@
 import { h, put, sign } from "./dom.js";
 import { age, against, clock, kindName } from "./format.js";
 import { PRESENCE, PRIORITY, T } from "./texts.js";
+import { View } from "./view.js";
 import { level, urgency, waits } from "./ward.js";
 
 /**
@@ -23,13 +24,11 @@ export function stateText(alarm) {
   return PRESENCE[alarm.presence] ?? alarm.presence;
 }
 
-export class AlarmList {
-  /**
-   * @param {import("./ward.js").Ward} ward
-   * @param {import("./link.js").Link} link
-   * @param {import("./acts.js").Acts} acts
-   */
-  constructor(ward, link, acts) {
+export class AlarmList extends View {
+  /** @param {import("./view.js").Parts} parts */
+  constructor(parts) {
+    super(parts, T.alarms);
+    const { ward, link, acts } = parts;
     this.ward = ward;
     this.acts = acts;
     this.all = false;
@@ -46,16 +45,11 @@ export class AlarmList {
         .map(([text, extra]) => h("th", { class: extra || null, scope: "col" }, text)))), this.body);
     this.root = h("div", { class: "list" }, h("div", { class: "list-head" }, h("h1", {}, T.alarms), seg),
       h("div", { class: "card" }, this.table, this.empty));
-    this.redraw = () => this.draw();
-    ward.addEventListener("alarms", this.redraw);
-    acts.addEventListener("change", this.redraw);
+    this.on(ward, "alarms", () => this.draw());
+    this.on(acts, "change", () => this.draw());
+    this.on(parts.stays, "change", () => this.draw());
     link.watch([], null);
     this.draw();
-  }
-
-  close() {
-    this.ward.removeEventListener("alarms", this.redraw);
-    this.acts.removeEventListener("change", this.redraw);
   }
 
   /** @param {boolean} all */
@@ -77,16 +71,13 @@ export class AlarmList {
       return h("tr", { "data-level": level(alarm), "data-presence": alarm.presence, "data-alarm": alarm.id },
         h("td", {}, h("div", { class: "what" }, sign(level(alarm)), h("div", {}, kindName(alarm.kind),
           h("small", {}, alarm.technical ? PRIORITY[0] : `${PRIORITY[alarm.priority]}${alarm.detail ? ` · ${alarm.detail}` : ""}`)))),
-        h("td", {}, h("a", { class: "bed", href: `/patient/${encodeURIComponent(alarm.patient)}` }, alarm.patient)),
+        h("td", {}, h("a", { class: "bed", href: `/patient/${encodeURIComponent(alarm.patient)}?alarm=${encodeURIComponent(alarm.id)}` }, this.parts.stays.bed(alarm.patient)),
+          h("small", {}, this.parts.stays.person(alarm.patient))),
         h("td", {}, against(alarm)), h("td", { class: "opt" }, clock(alarm.onset_ms)), since,
         h("td", { class: "opt" }, stateText(alarm)), h("td", { class: "num" }, ackButton(alarm, this.acts)));
     }));
     this.tick();
   }
-
-  frame() {}
-
-  recolour() {}
 
   tick() {
     for (const [node, since] of this.ages) put(node, since ? age(this.ward.now() - since) : "–");

@@ -6,22 +6,18 @@ import { age, against, clock, kindName, rhythmName } from "./format.js";
 import { ackButton, stateText } from "./list.js";
 import { Sweep, paper } from "./sweep.js";
 import { BEATS, QUALITY, T } from "./texts.js";
+import { View } from "./view.js";
 import { RATE_KINDS, level } from "./ward.js";
 
 const SPEEDS = [25, 50];
 const GAINS = [5, 10, 20, null];
 const ROWS = 14;
 
-export class Patient {
-  /**
-   * @param {string} name
-   * @param {import("./ward.js").Ward} ward
-   * @param {import("./link.js").Link} link
-   * @param {import("./acts.js").Acts} acts
-   * @param {import("./prefs.js").Prefs} prefs
-   * @param {import("./sweep.js").Palette} palette
-   */
-  constructor(name, ward, link, acts, prefs, palette) {
+export class Patient extends View {
+  /** @param {string} name channel @param {import("./view.js").Parts} parts */
+  constructor(name, parts) {
+    super(parts, parts.stays.bed(name));
+    const { ward, link, acts, prefs, palette } = parts;
     this.name = name;
     this.ward = ward;
     this.acts = acts;
@@ -33,27 +29,26 @@ export class Patient {
     this.beatCount = -1;
     this.changes = -1;
     this.root = h("div", { class: "patient" });
-    this.redraw = () => (this.sweep ? this.alarms() : this.build());
-    ward.addEventListener("beds", this.redraw);
-    ward.addEventListener("alarms", this.redraw);
-    acts.addEventListener("change", this.redraw);
-    this.stepping = (/** @type {KeyboardEvent} */ event) => {
-      const by = event.key === "ArrowLeft" ? -1 : event.key === "ArrowRight" ? 1 : 0;
-      if (!by || event.ctrlKey || event.metaKey || event.altKey || !this.chosen) return;
-      event.preventDefault();
-      this.chosen.step(by);
-    };
-    addEventListener("keydown", this.stepping);
+    const redraw = () => (this.sweep ? this.alarms() : this.build());
+    this.on(ward, "beds", redraw);
+    this.on(ward, "alarms", redraw);
+    this.on(acts, "change", redraw);
     link.watch([name], name);
     this.build();
   }
 
   close() {
-    for (const what of ["beds", "alarms"]) this.ward.removeEventListener(what, this.redraw);
-    this.acts.removeEventListener("change", this.redraw);
-    removeEventListener("keydown", this.stepping);
+    super.close();
     this.papers?.disconnect();
     this.sweep?.close();
+  }
+
+  /** @param {KeyboardEvent} event */
+  key(event) {
+    const by = event.key === "ArrowLeft" ? -1 : event.key === "ArrowRight" ? 1 : 0;
+    if (!by || !this.chosen) return false;
+    this.chosen.step(by);
+    return true;
   }
 
   build() {
@@ -78,7 +73,7 @@ export class Patient {
       this.facts[key] = h("dd");
       facts.append(h("dt", {}, text), this.facts[key]);
     }
-    const chosen = (this.chosen = new Chosen(bed.trace, this.palette));
+    const chosen = (this.chosen = new Chosen(bed.trace, this.palette, this.may("monitor") ? this.parts.api : null));
     const pick = (/** @type {MouseEvent} */ event) =>
       this.sweep && chosen.near(this.sweep.sampleAt(event.clientX - wave.getBoundingClientRect().left));
     this.alarmList = h("div", { class: "scroll" });
@@ -99,7 +94,7 @@ export class Patient {
           h("table", {}, h("thead", {}, h("tr", {}, ...[[T.time, ""], [T.class, ""], [T.sure, "num"], [T.second, ""], [T.rr, "num"]]
             .map(([text, kind]) => h("th", { class: kind || null, scope: "col" }, text)))), this.rows)))));
     this.sweep = new Sweep(wave, bed.trace, this.palette,
-      { speed: this.prefs.speed, gain: this.prefs.gain, all: true, paper: true }, heat);
+      { speed: this.prefs.speed, gain: this.prefs.gain, all: true, ground: null }, heat);
     this.papers = new ResizeObserver(() => paper(paperCanvas, this.palette));
     this.papers.observe(paperCanvas);
     this.paperCanvas = paperCanvas;

@@ -5,7 +5,8 @@ export class Prefs {
   /** @param {string} user */
   constructor(user) {
     this.key = `rhythmwatch:${user}`;
-    /** @type {{density?: number, places?: string[], theme?: string, speed?: number, gain?: number | null}} */
+    /** @type {{density?: number, places?: string[], theme?: string, speed?: number, gain?: number | null, ward?: string,
+     *   pxPerMm?: number}} */
     this.kept = {};
     try {
       this.kept = JSON.parse(localStorage.getItem(this.key) ?? "{}");
@@ -38,6 +39,22 @@ export class Prefs {
   }
   set places(places) {
     this.keep({ places });
+  }
+
+  /** Ward whose beds are shown; empty for all. */
+  get ward() {
+    return this.kept.ward ?? "";
+  }
+  set ward(ward) {
+    this.keep({ ward });
+  }
+
+  /** CSS pixels of a millimetre on this screen; null before it was calibrated. */
+  get pxPerMm() {
+    return this.kept.pxPerMm ?? null;
+  }
+  set pxPerMm(pxPerMm) {
+    this.keep({ pxPerMm });
   }
 
   get theme() {

@@ -6,11 +6,12 @@ const HARMONICS = [0, 1, 0.7, 0.6, 0.5, 0.4, 0.3];
 const RISE = 0.15;
 
 /**
- * Bursts: when each pulse begins (s), how long it is (s), and the pause from burst to burst (s).
- * High: ten pulses, 3 + 2 twice; medium: three; low: one.
+ * Bursts: when each pulse begins (s), how long it is (s), and the time from burst to burst (s). High: ten pulses, twice
+ * 3 + 2; between the third and the fourth lie two pulses and a gap, between the fifth and the sixth half a second.
+ * Medium: three; low: one. Lengths and gaps within IEC 60601-1-8, table 3 and 4.
  */
 export const BURSTS = {
-  high: { starts: [0, 0.22, 0.44, 0.88, 1.1, 1.74, 1.96, 2.18, 2.62, 2.84], pulse: 0.14, pitch: 660, every: 10, level: 0.5 },
+  high: { starts: [0, 0.22, 0.44, 0.94, 1.16, 1.8, 2.02, 2.24, 2.74, 2.96], pulse: 0.14, pitch: 660, every: 10, level: 0.5 },
   medium: { starts: [0, 0.4, 0.8], pulse: 0.2, pitch: 494, every: 20, level: 0.35 },
   low: { starts: [0], pulse: 0.25, pitch: 330, every: 30, level: 0.25 },
 };

@@ -2,8 +2,8 @@
 // @ts-check
 import { BEATS, ECTOPIC } from "./texts.js";
 
-/** CSS pixels of one millimetre before a screen is calibrated. */
-export const PX_PER_MM = 96 / 25.4;
+/** CSS pixels of one millimetre: of the standard until the screen is calibrated. */
+export const screen = { pxPerMm: 96 / 25.4 };
 const ERASE_PX = 14;
 const MARK_PX = 15;
 const STEPS_MM = [40, 20, 10, 5, 2.5, 1.25];
@@ -19,6 +19,8 @@ export class Palette {
     this.bold = get("--paper-bold");
     this.paper = get("--paper");
     this.text = get("--text-2");
+    /** What lies under a trace on the wall, by the alarm of its tile. @type {Record<string, string>} */
+    this.ground = { "": get("--surface"), high: get("--surface-high"), medium: get("--surface-medium") };
     /** @type {Record<string, string>} */
     this.beats = {};
     for (const [code, beat] of Object.entries(BEATS)) this.beats[code] = get(beat.token);
@@ -44,7 +46,10 @@ function heatmap(anchors) {
   return table;
 }
 
-/** @typedef {{speed: number, gain: number | null, all: boolean, paper: boolean}} SweepOptions mm/s, mm/mV or null for automatic, every beat or ectopic ones only */
+/**
+ * @typedef {{speed: number, gain: number | null, all: boolean, ground: string | null}} SweepOptions mm/s, mm/mV or null for
+ *   automatic, every beat or ectopic ones only, ground of an opaque canvas (its key in the palette) or null for a clear one
+ */
 
 export class Sweep {
   /**
@@ -59,7 +64,8 @@ export class Sweep {
     this.trace = trace;
     this.palette = palette;
     this.options = options;
-    this.pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    // An opaque canvas costs the compositor half of a clear one: nothing under it is drawn or blended.
+    this.pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", { alpha: options.ground === null }));
     this.under = under;
     this.underPen = under ? /** @type {CanvasRenderingContext2D} */ (under.getContext("2d")) : null;
     this.strip = document.createElement("canvas");
@@ -76,9 +82,13 @@ export class Sweep {
     /** Paintings of the whole canvas, and samples drawn; for the tests and the curious. */
     this.stats = { repaints: 0, samples: 0 };
     trace.sinks.add(this);
-    this.observer = new ResizeObserver(() => this.resize());
-    this.observer.observe(canvas);
-    if (under) this.observer.observe(under);
+    /** Size in pixels of the screen: a canvas of any other size is scaled at every frame. @type {Map<Element, ResizeObserverSize>} */
+    this.boxes = new Map();
+    this.observer = new ResizeObserver((entries) => {
+      for (const entry of entries) this.boxes.set(entry.target, entry.devicePixelContentBoxSize[0]);
+      this.resize();
+    });
+    for (const one of under ? [canvas, under] : [canvas]) this.observer.observe(one, { box: "device-pixel-content-box" });
   }
 
   close() {
@@ -92,10 +102,10 @@ export class Sweep {
   }
 
   resize() {
-    const ratio = Math.min(2, devicePixelRatio || 1);
-    for (const canvas of this.under ? [this.canvas, this.under] : [this.canvas]) {
-      const width = Math.max(1, Math.round(canvas.clientWidth * ratio));
-      const height = Math.max(1, Math.round(canvas.clientHeight * ratio));
+    const ratio = devicePixelRatio || 1;
+    for (const [canvas, box] of /** @type {Map<HTMLCanvasElement, ResizeObserverSize>} */ (this.boxes)) {
+      const width = Math.max(1, box.inlineSize);
+      const height = Math.max(1, box.blockSize);
       if (canvas.width !== width || canvas.height !== height) {
         canvas.width = width;
         canvas.height = height;
@@ -109,7 +119,7 @@ export class Sweep {
 
   /** Device pixels a sample. */
   get scale() {
-    return (this.options.speed * PX_PER_MM * (this.ratio ?? 1)) / this.trace.rate;
+    return (this.options.speed * screen.pxPerMm * (this.ratio ?? 1)) / this.trace.rate;
   }
 
   /** Samples that fit on the canvas, a whole number of them so that the sweep never creeps. */
@@ -134,14 +144,14 @@ export class Sweep {
     const range = this.trace.range(6);
     if (!range) return;
     const room = this.height - this.lane;
-    const fits = (/** @type {number} */ mm) => (range.high - range.low) * mm * PX_PER_MM <= room;
+    const fits = (/** @type {number} */ mm) => (range.high - range.low) * mm * screen.pxPerMm <= room;
     let mm = this.options.gain ?? this.mm;
     if (this.options.gain === null) {
       const best = STEPS_MM.find((step) => fits(step * 1.15)) ?? STEPS_MM[STEPS_MM.length - 1];
       // Down at once, up only when it is clearly worth it: a gain that dances can't be read.
       if (!this.ranged || !fits(mm) || best > 2 * mm) mm = best;
     }
-    const half = room / 2 / (mm * PX_PER_MM);
+    const half = room / 2 / (mm * screen.pxPerMm);
     const outside = range.high > this.mid + half || range.low < this.mid - half;
     if (mm === this.mm && !outside && this.ranged) return;
     const mid = (range.high + range.low) / 2;
@@ -154,7 +164,7 @@ export class Sweep {
   /** @param {number} mv */
   y(mv) {
     const ratio = this.ratio ?? 1;
-    return ((this.height + this.lane) / 2 - (mv - this.mid) * this.mm * PX_PER_MM) * ratio;
+    return ((this.height + this.lane) / 2 - (mv - this.mid) * this.mm * screen.pxPerMm) * ratio;
   }
 
   /** Draw what is new. @param {number} now ms, of the display */
@@ -175,9 +185,7 @@ export class Sweep {
   repaint(head) {
     this.stats.repaints++;
     this.life = this.trace.life;
-    this.pen.setTransform(1, 0, 0, 1, 0, 0);
-    this.pen.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    if (this.under) this.underPen?.clearRect(0, 0, this.under.width, this.under.height);
+    this.clear(0, this.canvas.width);
     const from = Math.max(this.trace.start, head - this.span + Math.ceil((ERASE_PX * (this.ratio ?? 1)) / this.scale));
     this.late = this.trace.beats.slice();
     this.column = 0;
@@ -240,11 +248,19 @@ export class Sweep {
     const gap = ERASE_PX * ratio;
     const x0 = Math.floor((from % span) * scale + gap) - 1;
     const x1 = Math.ceil((from % span) * scale + (to - from) * scale + gap);
-    for (const canvas of this.under ? [this.canvas, this.under] : [this.canvas]) {
-      const pen = canvas === this.canvas ? this.pen : /** @type {CanvasRenderingContext2D} */ (this.underPen);
-      pen.clearRect(x0, 0, Math.min(x1, width) - x0, canvas.height);
-      if (x1 > width) pen.clearRect(0, 0, x1 - width, canvas.height);
+    this.clear(x0, Math.min(x1, width) - x0);
+    if (x1 > width) this.clear(0, x1 - width);
+  }
+
+  /** @param {number} x @param {number} width */
+  clear(x, width) {
+    const { ground } = this.options;
+    if (ground === null) this.pen.clearRect(x, 0, width, this.canvas.height);
+    else {
+      this.pen.fillStyle = this.palette.ground[ground];
+      this.pen.fillRect(x, 0, width, this.canvas.height);
     }
+    if (this.under) this.underPen?.clearRect(x, 0, width, this.under.height);
   }
 
   /** Spectrogram columns up to a sample. @param {number} to */
@@ -318,11 +334,11 @@ export class Sweep {
 
 /** ECG paper, drawn once for each size. @param {HTMLCanvasElement} canvas @param {Palette} palette */
 export function paper(canvas, palette) {
-  const ratio = Math.min(2, devicePixelRatio || 1);
+  const ratio = devicePixelRatio || 1;
   canvas.width = Math.max(1, Math.round(canvas.clientWidth * ratio));
   canvas.height = Math.max(1, Math.round(canvas.clientHeight * ratio));
   const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  const mm = PX_PER_MM * ratio;
+  const mm = screen.pxPerMm * ratio;
   for (const bold of [false, true]) {
     pen.fillStyle = bold ? palette.bold : palette.fine;
     const step = bold ? 5 : 1;

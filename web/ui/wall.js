@@ -4,41 +4,47 @@ import { h } from "./dom.js";
 import { natural } from "./format.js";
 import { T } from "./texts.js";
 import { Tile } from "./tile.js";
+import { View } from "./view.js";
 import { level, urgency, waits } from "./ward.js";
 
 /** Places remembered, of beds that are here and of some that were. */
 const PLACES = 512;
 export const DENSITIES = [4, 9, 16, 36, 64];
+/** Above this many tiles each half of the wall is drawn in every second frame: a sweep moves 3 pixels at a time. */
+const WHOLE = 16;
 
-export class Wall {
-  /**
-   * @param {import("./ward.js").Ward} ward
-   * @param {import("./link.js").Link} link
-   * @param {import("./prefs.js").Prefs} prefs
-   * @param {import("./sweep.js").Palette} palette
-   */
-  constructor(ward, link, prefs, palette) {
+export class Wall extends View {
+  /** @param {import("./view.js").Parts} parts */
+  constructor(parts) {
+    super(parts, T.wall);
+    const { ward, link, prefs, stays } = parts;
     this.ward = ward;
     this.link = link;
     this.prefs = prefs;
-    this.palette = palette;
+    this.stays = stays;
     this.at = 0;
+    this.turn = 0;
+    /** What beds must hold to be shown, lower case. */
+    this.filter = "";
     /** @type {Tile[]} */
     this.tiles = [];
-    this.grid = h("div", { class: "grid", role: "list" });
+    this.grid = h("div", { class: "grid", role: "list", "aria-label": T.beds });
     this.pager = h("div", { class: "pager" });
     this.root = h("div", { class: "wall" }, this.grid, this.pager);
-    this.redraw = () => this.layout();
-    this.alarmed = () => this.update(true);
-    ward.addEventListener("beds", this.redraw);
-    ward.addEventListener("alarms", this.alarmed);
+    const layout = () => this.layout();
+    this.on(ward, "beds", layout);
+    this.on(stays, "change", () => {
+      for (const tile of this.tiles) tile.who();
+      this.layout();
+    });
+    this.on(ward, "alarms", () => this.update(true));
+    this.on(ward, "settings", () => this.update(false));
     this.root.addEventListener("keydown", (event) => this.keys(event));
     this.layout();
   }
 
   close() {
-    this.ward.removeEventListener("beds", this.redraw);
-    this.ward.removeEventListener("alarms", this.alarmed);
+    super.close();
     for (const tile of this.tiles) tile.close();
   }
 
@@ -47,12 +53,34 @@ export class Wall {
     const known = new Set(this.prefs.places);
     const fresh = [...this.ward.beds.keys()].filter((name) => !known.has(name)).sort(natural);
     if (fresh.length) this.prefs.places = [...this.prefs.places, ...fresh].slice(-PLACES);
-    return this.prefs.places.filter((name) => this.ward.beds.has(name));
+    return this.prefs.places.filter((name) => this.ward.beds.has(name) && this.chosen(name));
+  }
+
+  /** Whether ward and filter let a bed through. @param {string} name */
+  chosen(name) {
+    const { stays, filter } = this;
+    if (this.prefs.ward && stays.wards.includes(this.prefs.ward) && stays.wardOf(name) !== this.prefs.ward) return false;
+    return !filter || `${name} ${stays.bed(name)} ${stays.person(name)}`.toLowerCase().includes(filter);
+  }
+
+  /** @param {string} text */
+  search(text) {
+    this.filter = text.trim().toLowerCase();
+    this.at = 0;
+    this.layout();
+  }
+
+  /** @param {string} ward */
+  choose(ward) {
+    this.prefs.ward = ward;
+    this.at = 0;
+    this.layout();
   }
 
   /** Arrange once. @param {"bed" | "urgency"} by */
   arrange(by) {
-    const names = [...this.ward.beds.keys()].sort(natural);
+    const label = (/** @type {string} */ name) => this.stays.bed(name);
+    const names = [...this.ward.beds.keys()].sort((a, b) => natural(label(a), label(b)));
     if (by === "urgency") {
       const worst = new Map(names.map((name) => [name, this.ward.of(name)[0]]));
       names.sort((a, b) => {
@@ -83,13 +111,13 @@ export class Wall {
     const children = [];
     for (const name of shown) {
       const bed = this.ward.bed(name);
-      const tile = kept.get(bed) ?? new Tile(bed, this.ward, this.palette);
+      const tile = kept.get(bed) ?? new Tile(bed, this.ward, this.parts.palette, this.stays);
       kept.delete(bed);
       this.tiles.push(tile);
-      children.push(tile.root);
+      children.push(tile.item);
     }
     for (const tile of kept.values()) tile.close();
-    if (!places.length && this.ward.synced) children.push(h("p", { class: "empty" }, T.emptyWall));
+    if (!places.length && this.ward.synced) children.push(h("p", { class: "empty", role: "listitem" }, this.ward.beds.size ? T.noneMatch : T.emptyWall));
     const same = children.length === this.grid.children.length && children.every((child, i) => this.grid.children[i] === child);
     if (!same) this.grid.replaceChildren(...children);
     this.pages(pages, size, places);
@@ -123,7 +151,12 @@ export class Wall {
 
   /** @param {number} now */
   frame(now) {
-    for (const tile of this.tiles) tile.sweep.frame(now);
+    const { tiles } = this;
+    const half = Math.ceil(tiles.length / 2);
+    this.turn = tiles.length > WHOLE ? 3 - Math.max(1, this.turn) : 0;
+    const from = this.turn === 2 ? half : 0;
+    const to = this.turn === 1 ? half : tiles.length;
+    for (let i = from; i < to; i++) tiles[i].sweep.frame(now);
   }
 
   tick() {
@@ -131,7 +164,7 @@ export class Wall {
   }
 
   recolour() {
-    for (const tile of this.tiles) tile.recolour(this.palette);
+    for (const tile of this.tiles) tile.recolour(this.parts.palette);
   }
 
   /** @param {KeyboardEvent} event */

@@ -7,7 +7,7 @@ import { Trace } from "./trace.js";
  * @typedef {{id: string, patient: string, kind: string, priority: number, presence: string, revision: number,
  *   onset_ms: number, raised_ms: number, changed_ms: number, cleared_ms: number | null, acked_by: string | null,
  *   acked_ms: number | null, value: number | null, limit: number | null, detail: string, technical: boolean,
- *   lethal: boolean, announced_ms: number, escalation: number, silent_until_ms: number}} Alarm
+ *   lethal: boolean, announced_ms: number, escalation: number, silent_until_ms: number, reason: string, retrospective: boolean}} Alarm
  * @typedef {"high" | "medium" | "low" | "technical"} Level
  */
 
@@ -34,6 +34,14 @@ export class Bed {
     this.lead = "";
     this.device = "";
     this.note = "";
+    this.profile = "";
+    /** Lethal alarms that somebody switched off: shown for as long as they are. @type {string[]} */
+    this.lethalOff = [];
+    /** Audio pause of this bed: its end in server time, 0 for none, and who began it. */
+    this.pauseUntil = 0;
+    this.pauseBy = "";
+    /** Discharged, and nobody admitted since. */
+    this.vacant = false;
     /** When new samples last came (page clock), and the wall time of the newest one. */
     this.arrived = -Infinity;
     this.newestMs = 0;
@@ -139,6 +147,20 @@ export class Ward extends EventTarget {
         bed.changes++;
         return;
       }
+      case "settings": {
+        const bed = this.bed(m.patient);
+        const turned = bed.vacant !== m.vacant || m.reason === "admit" || m.reason === "discharge";
+        bed.profile = m.profile;
+        bed.lethalOff = m.lethal_off;
+        bed.pauseUntil = m.pause_until_ms;
+        bed.pauseBy = m.pause_by;
+        bed.vacant = m.vacant;
+        bed.changes++;
+        this.tell("settings");
+        if (turned) this.tell("turnover");
+        if (m.reason === "refused") this.dispatchEvent(new CustomEvent("refused", { detail: m }));
+        return;
+      }
       case "hello":
         this.user = m.user;
         this.name = m.ward;
@@ -225,6 +247,13 @@ export class Ward extends EventTarget {
   /** Open alarms of a bed, most urgent first. @param {string} name */
   of(name) {
     return (this.byBed.get(name) ?? []).filter((alarm) => alarm.presence !== "off");
+  }
+
+  /** Audio pauses that run: how many beds, and the latest end. */
+  pauses() {
+    const now = this.now();
+    const ends = [...this.beds.values()].map((bed) => bed.pauseUntil).filter((end) => end > now);
+    return { count: ends.length, left: ends.length ? Math.max(...ends) - now : 0 };
   }
 
   /** Since when a bed is stale, wall time in ms; null while it is fresh. @param {Bed} bed */

@@ -1,0 +1,17 @@
+// Which address shows which page.
+// @ts-check
+import { Files } from "./files.js";
+import { Help } from "./help.js";
+import { AlarmList } from "./list.js";
+import { Patient } from "./patient.js";
+import { Wall } from "./wall.js";
+
+/** @param {Location} location @param {import("./view.js").Parts} parts @returns {import("./view.js").View} */
+export function page(location, parts) {
+  const path = location.pathname;
+  if (path.startsWith("/patient/")) return new Patient(decodeURIComponent(path.slice(9)), parts);
+  if (path === "/alarms") return new AlarmList(parts);
+  if (path === "/files") return new Files(parts);
+  if (path === "/help") return new Help(parts);
+  return new Wall(parts);
+}

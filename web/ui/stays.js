@@ -1,0 +1,67 @@
+// Who lies where: persons, beds and wards joined to channels, as the server last told.
+// @ts-check
+
+const AGAIN_MS = 20_000;
+
+/** @typedef {{patient: string, device: string, bed: string | null, ward: string | null, person: string | null, name: string | null,
+ *   profile: string | null, since_ms: number | null, consent: string[] | Record<string, boolean> | null, notes_count: number}} Stay */
+
+export class Stays extends EventTarget {
+  /** @param {import("./api.js").Api} api @param {import("./ward.js").Ward} ward */
+  constructor(api, ward) {
+    super();
+    this.api = api;
+    this.ward = ward;
+    /** @type {Map<string, Stay>} */
+    this.by = new Map();
+    this.told = "";
+    /** Whether the server has told at least once. */
+    this.known = false;
+    setInterval(() => this.load(), AGAIN_MS);
+    ward.addEventListener("turnover", () => this.load());
+    this.load();
+  }
+
+  async load() {
+    /** @type {Stay[]} */
+    const rows = await this.api.get("/api/beds").catch(() => null);
+    if (!rows) return;
+    const told = JSON.stringify(rows);
+    if (told === this.told) return;
+    this.told = told;
+    this.known = true;
+    this.by = new Map(rows.map((row) => [row.patient, row]));
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** @param {string} patient */
+  of(patient) {
+    return this.by.get(patient);
+  }
+
+  /** What a bed is called: its label, else the channel. @param {string} patient */
+  bed(patient) {
+    return this.by.get(patient)?.bed || patient;
+  }
+
+  /** @param {string} patient */
+  person(patient) {
+    return this.by.get(patient)?.name ?? "";
+  }
+
+  /** @param {string} patient */
+  wardOf(patient) {
+    return this.by.get(patient)?.ward ?? "";
+  }
+
+  /** Whether nobody is admitted to a channel. @param {string} patient */
+  vacant(patient) {
+    const stay = this.by.get(patient);
+    return stay ? !stay.person : (this.ward.beds.get(patient)?.vacant ?? false);
+  }
+
+  /** Names of the wards, in order. */
+  get wards() {
+    return [...new Set([...this.by.values()].map((stay) => stay.ward ?? "").filter(Boolean))].sort();
+  }
+}
