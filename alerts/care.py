@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -133,7 +133,7 @@ class Care:
             row = msgspec.structs.asdict(person)
             if not connection.execute(update(PERSONS).where(PERSONS.c.person == person.person).values(row)).rowcount:
                 connection.execute(insert(PERSONS), row)
-            _tell(connection, patient, "admit", profile, who)
+            _tell(connection, patient, "admit", profile, who, now_ms)
             return _begin(connection, person.person, patient, bed, ward, profile, visit, now_ms)
 
     def discharge(self, patient: str, who: str, now_ms: int) -> Stay:
@@ -149,7 +149,7 @@ class Care:
             stay = _open(connection, patient=patient)
             if stay is None:
                 raise StoreError("no patient is admitted to this device")
-            _tell(connection, patient, "discharge", stay.profile, who)
+            _tell(connection, patient, "discharge", stay.profile, who, now_ms)
             return _end(connection, stay, now_ms)
 
     def transfer(self, patient: str, bed: str, ward: str, device: str | None, who: str, now_ms: int) -> Stay:
@@ -168,8 +168,8 @@ class Care:
                 raise StoreError("no patient is admitted to this device")
             if target != patient:
                 _vacant(connection, target)
-                _tell(connection, patient, "discharge", stay.profile, who)
-                _tell(connection, target, "admit", stay.profile, who)
+                _tell(connection, patient, "discharge", stay.profile, who, now_ms)
+                _tell(connection, target, "admit", stay.profile, who, now_ms)
             ended = _end(connection, stay, now_ms)
             assert ended.to_ms is not None  # noqa: S101
             return _begin(connection, stay.person, target, bed, ward, stay.profile, stay.visit, ended.to_ms)
@@ -187,12 +187,11 @@ class Care:
             raise StoreError("this person is not known any more")
         return self.admit(person, stay.patient, stay.bed, stay.ward, stay.profile, who, now_ms, stay.visit)
 
-    def turnovers(self) -> list[Turnover]:
-        """List what streams have not been told yet, in order."""
+    def turnovers(self, channels: Collection[str], before_ms: int) -> list[Turnover]:
+        """List what streams have not been told yet, in order: of these channels, or older than a time."""
+        chosen = select(TURNOVERS).where(TURNOVERS.c.channel.in_(channels) | (TURNOVERS.c.ms < before_ms))
         with self.engine.connect() as connection:
-            return [
-                Turnover(**row) for row in connection.execute(select(TURNOVERS).order_by(TURNOVERS.c.id)).mappings()
-            ]
+            return [Turnover(**row) for row in connection.execute(chosen.order_by(TURNOVERS.c.id)).mappings()]
 
     def told(self, ident: int) -> None:
         """Note that a stream was told."""
@@ -364,8 +363,9 @@ def _end(connection: Connection, stay: Stay, now_ms: int) -> Stay:
     return msgspec.structs.replace(stay, to_ms=to_ms)
 
 
-def _tell(connection: Connection, channel: str, act: str, profile: str, who: str) -> None:
-    connection.execute(insert(TURNOVERS), {"channel": channel, "act": act, "profile": profile, "who": who})
+def _tell(connection: Connection, channel: str, act: str, profile: str, who: str, now_ms: int) -> None:
+    row = {"channel": channel, "ms": now_ms, "act": act, "profile": profile, "who": who}
+    connection.execute(insert(TURNOVERS), row)
 
 
 def _check_profile(profile: str) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from alerts.care import Care
 from alerts.care_model import Person, Stay
 from bus.errors import BusError
 from bus.messages import Action
 
+OTHERS_MS: Final = 5_000
 Send: TypeAlias = Callable[[str, Action], Awaitable[None]]
 """Appends an action to a channel's stream; raises `BusError`."""
 
@@ -41,31 +42,32 @@ class Desk:
     ) -> Stay:
         """See `Care.admit`."""
         stay = await asyncio.to_thread(self.care.admit, person, patient, bed, ward, profile, who, _now(), visit)
-        await self.flush()
+        await self.flush(patient)
         return stay
 
     async def discharge(self, patient: str, who: str) -> Stay:
         """See `Care.discharge`."""
         stay = await asyncio.to_thread(self.care.discharge, patient, who, _now())
-        await self.flush()
+        await self.flush(patient)
         return stay
 
     async def transfer(self, patient: str, bed: str, ward: str, device: str | None, who: str) -> Stay:
         """See `Care.transfer`."""
         stay = await asyncio.to_thread(self.care.transfer, patient, bed, ward, device, who, _now())
-        await self.flush()
+        await self.flush(patient, stay.patient)
         return stay
 
     async def reopen(self, stay: Stay, who: str) -> Stay:
         """See `Care.reopen`."""
         new = await asyncio.to_thread(self.care.reopen, stay, who, _now())
-        await self.flush()
+        await self.flush(new.patient)
         return new
 
-    async def flush(self) -> bool:
-        """Tell the streams what they have not been told yet; False while the bus can't take it."""
+    async def flush(self, *channels: str) -> bool:
+        """Tell these channels' streams, and all that others left untold; False while the bus can't take it."""
         async with self._turn:
-            for turnover in await asyncio.to_thread(self.care.turnovers):
+            # What is fresh on other channels is being sent by another process.
+            for turnover in await asyncio.to_thread(self.care.turnovers, channels, _now() - OTHERS_MS):
                 action = Action(turnover.act, turnover.who, values={"profile": turnover.profile})
                 try:
                     await self._send(turnover.channel, action)

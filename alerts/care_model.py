@@ -57,6 +57,7 @@ class Turnover(msgspec.Struct, frozen=True):
 
     id: int
     channel: str
+    ms: int
     act: str
     profile: str
     who: str

@@ -90,6 +90,8 @@ def _open_sqlite(connection: Any, _record: Any) -> None:
     _keep_a_log(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
+    # What is deleted for a person must not stand in free pages.
+    cursor.execute("PRAGMA secure_delete = ON")
     cursor.close()
 
 

@@ -89,6 +89,7 @@ class TurnoverRow(Base):
 
     id: Mapped[int] = mapped_column(_NUMBER, primary_key=True)
     channel: Mapped[str] = mapped_column(String(255))
+    ms: Mapped[int] = mapped_column(BigInteger)
     act: Mapped[str] = mapped_column(String(16))
     profile: Mapped[str] = mapped_column(String(32))
     who: Mapped[str] = mapped_column(String(255))

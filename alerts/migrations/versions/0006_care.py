@@ -93,6 +93,7 @@ def upgrade() -> None:
         "turnovers",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("channel", sa.String(length=255), nullable=False),
+        sa.Column("ms", sa.BigInteger(), nullable=False),
         sa.Column("act", sa.String(length=16), nullable=False),
         sa.Column("profile", sa.String(length=32), nullable=False),
         sa.Column("who", sa.String(length=255), nullable=False),
