@@ -19,10 +19,12 @@ from sqlalchemy import delete, select
 from alerts.archive_files import BEAT, MISSING, Segment, read_beats, read_units
 from alerts.archive_index import MINUTES, SEGMENTS, to_segment
 from alerts.database import open_engine, upgrade, writing
+from alerts.tables import RhythmRow, table_of
 
 JOIN_MS: Final = 1_000.0
 """Samples that follow each other are drawn so, until the clock of the wall differs by more than this."""
 MINUTE_MS: Final = 60_000
+RHYTHMS: Final = table_of(RhythmRow)
 TIMED_BEAT: Final = np.dtype([("ms", "<i8"), ("epoch", "<i8"), *BEAT.descr[:-1]])
 """A beat with its wall time."""
 
@@ -244,6 +246,21 @@ class Archive:
             rr_ms=whole["rr_ms"],
             rr_count=whole["rr_count"],
         )
+
+    def rhythms(self, patient: str, from_ms: int, to_ms: int) -> list[tuple[int, str]]:
+        """List the changes of rhythm in a stretch as (ms, code), after the one that was in force at its begin."""
+        mine = RHYTHMS.c.patient == patient
+        columns = select(RHYTHMS.c.ms, RHYTHMS.c.code)
+        with self._engine.connect() as connection:
+            before = connection.execute(
+                columns.where(mine, RHYTHMS.c.ms <= from_ms).order_by(RHYTHMS.c.ms.desc(), RHYTHMS.c.sample.desc())
+            ).first()
+            after = connection.execute(
+                columns.where(mine, RHYTHMS.c.ms > from_ms, RHYTHMS.c.ms < to_ms).order_by(
+                    RHYTHMS.c.ms, RHYTHMS.c.sample
+                )
+            ).all()
+        return [(int(ms), str(code)) for ms, code in ([before] if before else []) + list(after)]
 
     def span(self, patient: str) -> tuple[int, int] | None:
         """First and last time that may be recorded, None where nothing is."""

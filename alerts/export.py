@@ -1,0 +1,141 @@
+"""A stretch of a recording as a file for other programs: WFDB (zipped), EDF+, CSV.
+
+Samples are those that the device sent, in its units; a gap stays a gap in WFDB and CSV, and is marked in EDF+.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import edfio
+import numpy as np
+from numpy.typing import NDArray
+
+from alerts.archive import Strip
+from alerts.archive_files import MISSING, header, mit_annotations
+
+NOTE: Final = "Not a medical device: not for diagnosis or treatment."
+_LARGEST_16: Final = 2**15 - 1
+
+
+class ExportError(Exception):
+    """A stretch can't be exported; the message says why and what to do."""
+
+
+def checked(strip: Strip) -> Strip:
+    """Give the strip back; `ExportError` where it holds nothing."""
+    if strip.fs == 0 or not (strip.units != MISSING).any():
+        raise ExportError("Nothing was recorded in this stretch. Choose another one.")
+    return strip
+
+
+def marks_of(strip: Strip, beats: NDArray[Any], rhythms: Sequence[tuple[int, str]]) -> list[tuple[int, str, str]]:
+    """Give beats and rhythms as (row, code, text), ascending; a rhythm from before stands at the begin."""
+    rows = np.rint((beats["ms"] - strip.from_ms) * strip.fs / 1000).astype(np.int64)
+    codes = np.char.decode(beats["code"]).tolist() if beats.size else []
+    marks = [(row, code, "") for row, code in zip(rows.tolist(), codes, strict=True)]
+    marks += [(max(0, round((ms - strip.from_ms) * strip.fs / 1000)), "+", f"({code}") for ms, code in rhythms]
+    return sorted(mark for mark in marks if 0 <= mark[0] < len(strip.units))
+
+
+def wfdb_zip(name: str, strip: Strip, beats: NDArray[Any], rhythms: Sequence[tuple[int, str]]) -> bytes:
+    """Pack a WFDB record: header, samples, annotations.
+
+    Parameters
+    ----------
+    name : str
+        Of the record: letters, digits, ``_`` and ``-``.
+    strip : Strip
+    beats : ndarray of TIMED_BEAT
+    rhythms : sequence of (ms, code)
+    """
+    there = strip.units != MISSING
+    bits = 16 if (np.abs(strip.units[there].astype(np.int64)) <= _LARGEST_16).all() else 32
+    kind: np.dtype[Any] = np.dtype("<i2" if bits == 16 else "<i4")
+    units = np.where(there, strip.units, np.iinfo(kind).min).astype(kind)
+    text = header(name, strip.fs, strip.gain, strip.leads, bits, len(units), strip.from_ms, NOTE)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
+        out.writestr(f"{name}.hea", text)
+        out.writestr(f"{name}.dat", units.tobytes())
+        out.writestr(f"{name}.atr", mit_annotations(marks_of(strip, beats, rhythms)))
+    return packed.getvalue()
+
+
+def edf(strip: Strip, beats: NDArray[Any], rhythms: Sequence[tuple[int, str]]) -> bytes:
+    """Write EDF+: one signal a lead in the units of the device, beats, rhythms and gaps as annotations.
+
+    A gap holds the digital minimum, which no electrode gives, since EDF+ has no sign for "no sample". Samples beyond 16
+    bits are rounded to the finest step that fits.
+    """
+    there = strip.units != MISSING
+    largest = int(np.abs(strip.units[there].astype(np.int64)).max(initial=0))
+    scale = max(1, -(-largest // _LARGEST_16))
+    gain = strip.gain / scale
+    units = np.where(there, np.rint(strip.units / scale), -_LARGEST_16 - 1).astype(np.int16)
+    seconds, whole = _record_seconds(strip.fs)
+    pad = -len(units) % whole
+    units = np.concatenate([units, np.full((pad, units.shape[1]), -_LARGEST_16 - 1, np.int16)])
+    start = datetime.fromtimestamp(strip.from_ms / 1000, UTC)
+    signals = [
+        edfio.EdfSignal.from_digital(
+            np.ascontiguousarray(units[:, column]),
+            strip.fs,
+            label=f"ECG {lead}"[:16],
+            physical_dimension="mV",
+            physical_range=_range(gain),
+            digital_range=(-_LARGEST_16 - 1, _LARGEST_16),
+        )
+        for column, lead in enumerate(strip.leads)
+    ]
+    notes = [
+        edfio.EdfAnnotation(row / strip.fs, None, text.lstrip("(") if code == "+" else code)
+        for row, code, text in marks_of(strip, beats, rhythms)
+    ]
+    gaps = [*strip.gaps, (strip.ms(len(strip.units)), strip.ms(len(units)))] if pad else strip.gaps
+    notes += [
+        edfio.EdfAnnotation((begin - strip.from_ms) / 1000, (end - begin) / 1000, "no signal recorded")
+        for begin, end in gaps
+    ]
+    file = edfio.Edf(
+        signals,
+        recording=edfio.Recording(startdate=start.date(), equipment_code="RhythmWatch"),
+        starttime=start.time(),
+        data_record_duration=seconds,
+        annotations=sorted(notes, key=lambda note: note.onset),
+    )
+    return file.to_bytes()
+
+
+def csv(strip: Strip) -> bytes:
+    """Write a table: UTC time, ms since 1970, mV of each lead; empty where there is no sample."""
+    rows = np.arange(len(strip.units))
+    ms = strip.from_ms + rows * 1000 / strip.fs
+    times = np.datetime_as_string(np.rint(ms * 1000).astype("datetime64[us]"), timezone="UTC", unit="us")
+    digits = max(3, len(str(round(strip.gain))))
+    columns = [
+        ["" if unit == MISSING else f"{unit / strip.gain:.{digits}f}" for unit in strip.units[:, column].tolist()]
+        for column in range(len(strip.leads))
+    ]
+    lines = [",".join(("time", "ms", *(f'"{lead} (mV)"' for lead in strip.leads)))]
+    lines += map(",".join, zip(times.tolist(), (f"{value:.3f}" for value in ms.tolist()), *columns, strict=True))
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _record_seconds(fs: float) -> tuple[float, int]:
+    """Length of a data record in s, and in samples: the shortest of whole seconds that holds whole samples."""
+    for seconds in range(1, 61):
+        samples = fs * seconds
+        if abs(samples - round(samples)) < 1e-6:
+            return float(seconds), round(samples)
+    raise ExportError(f"A rate of {fs:g} Hz can't be written as EDF+. Choose WFDB or CSV.")
+
+
+def _range(gain: float) -> tuple[float, float]:
+    """Physical range of 16 bits, mV, as precise as the 8 characters of a header field."""
+    low, high = -(_LARGEST_16 + 1) / gain, _LARGEST_16 / gain
+    return float(f"{low:.8g}"[:8]), float(f"{high:.8g}"[:8])
