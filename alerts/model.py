@@ -68,6 +68,16 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
+class Peak:
+    """An R peak, known before its beat has a class: ASYSTOLE and PAUSE wait for these alone."""
+
+    r: int
+    decided: int
+    beside: bool = False
+    """Seen on a lead that is not analysed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rhythm:
     """The rhythm verdict of one second (smoothed by `inference`)."""
 
@@ -119,7 +129,7 @@ class Note:
     value: float = 0.0
 
 
-Evidence: TypeAlias = Beat | Rhythm | Quality | Horizon | Silence | Note
+Evidence: TypeAlias = Beat | Peak | Rhythm | Quality | Horizon | Silence | Note
 
 
 @dataclass(frozen=True, slots=True)

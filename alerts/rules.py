@@ -13,19 +13,20 @@ from collections.abc import Iterable
 from typing import Final, assert_never
 
 from alerts.limits import KINDS, Limits
-from alerts.model import Beat, Condition, Evidence, Horizon, Kind, Note, Quality, Rhythm, Silence
-from alerts.rules_beats import arm, asystole_due, on_beat, pause_due, rate_due, run_due
+from alerts.model import Beat, Condition, Evidence, Horizon, Kind, Note, Peak, Quality, Rhythm, Silence
+from alerts.rules_beats import on_beat, rate_due, run_due
+from alerts.rules_pause import arm, asystole_due, on_beside, on_peak, pause_due
 from alerts.rules_rhythm import on_rhythm
 from alerts.rules_state import NEVER, RuleState, end, pvc_per_minute, switch_off
 from alerts.rules_technical import on_jump, on_note, on_quality, on_silence, seen_due
 
 __all__ = ["RuleState", "fold", "in_order", "jump", "known_at", "new_state", "pvc_per_minute", "step", "switch_off"]
 
-_RANK: Final = {Quality: 0, Note: 1, Silence: 2, Beat: 3, Rhythm: 4, Horizon: 5}
+_RANK: Final = {Quality: 0, Note: 1, Silence: 2, Peak: 3, Beat: 4, Rhythm: 5, Horizon: 6}
 _KIND_OF: Final = {str(kind): kind for kind in KINDS}
 
 
-def new_state(delay: int, limits: Limits, start: int = 0) -> RuleState:
+def new_state(delay: int, limits: Limits, start: int = 0, peak_delay: int = -1) -> RuleState:
     """Rules of a patient whose epoch begins.
 
     Parameters
@@ -36,15 +37,17 @@ def new_state(delay: int, limits: Limits, start: int = 0) -> RuleState:
         Limits of the patient.
     start : int
         Index of the first sample.
+    peak_delay : int
+        The same for R peaks without their classes; -1 where they come with the beats only.
     """
-    state = RuleState(delay=delay, start=start)
+    state = RuleState(delay=delay, start=start, peak_delay=peak_delay)
     arm(state, limits)
     return state
 
 
 def known_at(evidence: Evidence) -> int:
     """Index of the last sample that was needed to know `evidence`."""
-    if isinstance(evidence, Beat | Horizon):
+    if isinstance(evidence, Beat | Peak | Horizon):
         return evidence.decided
     if isinstance(evidence, Rhythm | Quality):
         return evidence.end
@@ -112,15 +115,21 @@ def jump(state: RuleState, since: int, start: int, limits: Limits) -> list[Condi
 def _take(state: RuleState, item: Evidence, limits: Limits, out: list[Condition]) -> None:
     if isinstance(item, Beat):
         # Beats come in order of R, so the deadlines up to this one are decided.
-        if item.r >= state.next_due or item.decided >= state.next_seen:
-            _fall_due(state, item.r, item.decided, limits, out)
+        _until(state, item.decided, limits, out, beats=item.r, peaks=item.r)
+        on_peak(state, item.r, item.decided, limits, out)
         on_beat(state, item, limits, out)
+    elif isinstance(item, Peak):
+        if item.beside:
+            _until(state, item.decided, limits, out)
+            on_beside(state, item.r)
+        else:
+            _until(state, item.decided, limits, out, peaks=item.r)
+            on_peak(state, item.r, item.decided, limits, out)
     elif isinstance(item, Rhythm):
         _until(state, item.end, limits, out)
         on_rhythm(state, item, limits, out)
     elif isinstance(item, Horizon):
-        if item.index >= state.next_due or item.decided >= state.next_seen:
-            _fall_due(state, item.index, item.decided, limits, out)
+        _until(state, item.decided, limits, out, beats=item.index)
     elif isinstance(item, Quality):
         _until(state, item.end, limits, out)
         on_quality(state, item, limits, out)
@@ -134,40 +143,49 @@ def _take(state: RuleState, item: Evidence, limits: Limits, out: list[Condition]
         assert_never(item)
 
 
-def _until(state: RuleState, known: int, limits: Limits, out: list[Condition]) -> None:
-    index = known - state.delay
-    if index >= state.next_due or known >= state.next_seen:
-        _fall_due(state, index, known, limits, out)
+def _until(
+    state: RuleState, known: int, limits: Limits, out: list[Condition], *, beats: int = -1, peaks: int = -1
+) -> None:
+    """Let fall due, in order, what is settled once `known` samples are seen.
 
-
-def _fall_due(state: RuleState, index: int, known: int, limits: Limits, out: list[Condition]) -> None:
-    """Let fall due, in order, what lies up to `index` in the line of beats and up to `known` in that of samples."""
-    delay = state.delay
-    while True:
-        beat_due, beat_key = min(((at, key) for key, at in state.due.items()), default=(NEVER, ""))
-        seen, seen_key = min(((at, key) for key, at in state.due_seen.items()), default=(NEVER, ""))
-        state.next_due, state.next_seen = beat_due, seen
-        if beat_due <= index and (seen > known or beat_due + delay <= seen):
+    Beats are known up to `known` less their delay and up to `beats`, R peaks likewise up to `peaks`.
+    """
+    beats = max(beats, known - state.delay)
+    peaks = max(peaks, known - state.peak_delay)
+    while beats >= state.next_due or peaks >= state.next_peak or known >= state.next_seen:
+        beat_due, beat_key = _first(state.due)
+        peak_due, peak_key = _first(state.due_peak)
+        seen, seen_key = _first(state.due_seen)
+        state.next_due, state.next_peak, state.next_seen = beat_due, peak_due, seen
+        beat_at = beat_due + state.delay if beat_due <= beats else NEVER
+        peak_at = peak_due + state.peak_delay if peak_due <= peaks else NEVER
+        seen_at = seen if seen <= known else NEVER
+        first = min(beat_at, peak_at, seen_at)
+        if first == NEVER:
+            return
+        if peak_at == first:
+            del state.due_peak[peak_key]
+            due = asystole_due if peak_key == "asystole" else pause_due
+            due(state, min(peak_at, known), peak_due, limits, out)
+        elif beat_at == first:
             del state.due[beat_key]
-            _beat_due(state, beat_key, beat_due, min(beat_due + delay, known), limits, out)
-        elif seen <= known:
+            _beat_due(state, beat_key, min(beat_at, known), limits, out)
+        else:
             del state.due_seen[seen_key]
             seen_due(state, seen_key, seen, limits, out)
-        else:
-            return
 
 
-def _beat_due(state: RuleState, key: str, due: int, at: int, limits: Limits, out: list[Condition]) -> None:
+def _first(due: dict[str, int]) -> tuple[int, str]:
+    return min(((at, key) for key, at in due.items()), default=(NEVER, ""))
+
+
+def _beat_due(state: RuleState, key: str, at: int, limits: Limits, out: list[Condition]) -> None:
     kind = _KIND_OF.get(key)
     if kind is Kind.VTACH and state.shocks >= limits.verdict_s:
         state.verdict_vt = True
     elif kind is not None:
         if kind in state.standing:
             end(state, out, kind, at)
-    elif key == "asystole":
-        asystole_due(state, at, due, limits, out)
-    elif key == "pause":
-        pause_due(state, at, due, limits, out)
     elif key == "run":
         run_due(state, at, limits, out)
     else:

@@ -1,9 +1,7 @@
-"""Rules over beats: pauses, asystole, rates, runs and patterns of ectopic beats.
+"""Rules over beats: rates, runs and patterns of ectopic beats.
 
-How they end:
-ASYSTOLE at the second beat in a row that follows the one before within the pause limit (one invented beat ends
-nothing); rates a hold time after they fell below (rose above) their limit less (plus) its ``*_back``, unless they
-came back meanwhile: a mean of 4 RR swings in AF; VTACH, PAUSE, NSVT, SVT and the patterns a hold time
+How they end: rates a hold time after they fell below (rose above) their limit less (plus) its ``*_back``, unless they
+came back meanwhile: a mean of 4 RR swings in AF; VTACH, NSVT, SVT and the patterns a hold time
 (`alerts.limits.KINDS`) after their last evidence; PVC_RATE when fewer than the limit less `pvc_back` lie within a
 minute. The T peak is taken as 0.28 s times the square root of the RR in s after the R peak (after Bazett).
 """
@@ -15,47 +13,12 @@ from typing import Final
 
 from alerts.limits import Limits
 from alerts.model import RATE, Beat, Condition, Kind
-from alerts.rules_state import SETTLE, SHORT_BLIND, RuleState, begin, end, hold, set_due
+from alerts.rules_state import SHORT_BLIND, RuleState, begin, forget_rate, hold, set_due
 
 MINUTE: Final = 60 * RATE
 RUN_OPEN: Final = 2 * RATE
 """A run without a further beat for this long is over."""
 T_PEAK_S: Final = 0.28
-LIVELY: Final = 0.3
-"""A line without a heart is quiet. Where the signal is beyond 0.1 mV for more than this share it may hold beats that
-motion hides..."""
-LIVELY_WAIT: Final = 20 * RATE
-"""... and is given this long to show one before ASYSTOLE is raised all the same."""
-NOISE_HIDES: Final = RATE
-"""More noise than this in the time without a beat can hide one."""
-
-
-def arm(state: RuleState, limits: Limits) -> None:
-    """Set the deadlines of PAUSE and ASYSTOLE after the last beat (after the start where there was none)."""
-    beat = state.last_r
-    pause = round(limits.pause_s * RATE)
-    usable = round(limits.asystole_s * RATE)
-    asystole = beat + usable if beat >= 0 else state.start + SETTLE + usable
-    start = max(beat, state.start)
-    if state.blind_from >= 0:
-        if asystole > state.blind_from:
-            state.asystole_left = asystole - max(state.blind_from, start)
-            state.due.pop("asystole", None)
-        else:
-            set_due(state, "asystole", asystole)
-        if beat >= 0 and beat + pause <= state.blind_from:
-            set_due(state, "pause", beat + pause)
-        else:
-            state.due.pop("pause", None)
-        return
-    if state.dark_to > start and asystole > state.dark_from:
-        short = state.dark_to - state.dark_from <= SHORT_BLIND
-        asystole = state.dark_to + (asystole - max(state.dark_from, start) if short else usable)
-    set_due(state, "asystole", asystole)
-    if beat >= 0 and (state.dark_to <= beat or beat + pause <= state.dark_from):
-        set_due(state, "pause", beat + pause)
-    else:
-        state.due.pop("pause", None)
 
 
 def on_beat(state: RuleState, beat: Beat, limits: Limits, out: list[Condition]) -> None:
@@ -71,8 +34,6 @@ def on_beat(state: RuleState, beat: Beat, limits: Limits, out: list[Condition]) 
     gap = state.dark_from < r and state.dark_to > last
     if gap and state.dark_to - state.dark_from > SHORT_BLIND:
         forget_rate(state)
-    arm(state, limits)
-    _pause_over(state, rr, gap, at, limits, out)
     if gap:
         rr = 0
     _rate(state, r, rr, at, limits, out)
@@ -96,89 +57,6 @@ def on_beat(state: RuleState, beat: Beat, limits: Limits, out: list[Condition]) 
         _supraventricular(state, r, rr, at, limits, out)
     elif state.s_run:
         state.s_run = 0
-
-
-def forget_rate(state: RuleState) -> None:
-    """Heart rate is unknown from here."""
-    state.rr.clear()
-    state.rr_from.clear()
-    state.hr = 0.0
-    state.fast_from = state.slow_from = -1
-    state.due.pop("tachy", None)
-    state.due.pop("brady", None)
-
-
-def _pause_over(state: RuleState, rr: int, gap: bool, at: int, limits: Limits, out: list[Condition]) -> None:
-    if Kind.ASYSTOLE in state.standing:
-        if 0 < rr <= limits.pause_s * RATE and not gap:
-            end(state, out, Kind.ASYSTOLE, at, "beats are back")
-        return
-    if Kind.PAUSE in state.standing and rr > limits.pause_s * RATE and not gap:
-        seconds = rr / RATE
-        begin(
-            state,
-            limits,
-            out,
-            Kind.PAUSE,
-            state.last_r - rr,
-            at,
-            value=seconds,
-            limit=limits.pause_s,
-            detail=f"{seconds:.1f} s from beat to beat, limit {limits.pause_s:g} s",
-            step=0.0,
-        )
-
-
-def noise_within(state: RuleState, since: int, until: int) -> int:
-    """Noisy samples between two indices, as far as the kept stretches say."""
-    bounds = [*state.noise, until] if len(state.noise) % 2 else state.noise
-    return sum(max(0, min(bounds[i + 1], until) - max(bounds[i], since)) for i in range(0, len(bounds), 2))
-
-
-def pause_due(state: RuleState, at: int, due: int, limits: Limits, out: list[Condition]) -> None:
-    """No beat for the pause limit; in noise a beat may have been missed, so that nothing is said."""
-    if noise_within(state, due - round(limits.pause_s * RATE), due) > NOISE_HIDES:
-        return
-    if begin(
-        state,
-        limits,
-        out,
-        Kind.PAUSE,
-        state.last_r,
-        at,
-        value=limits.pause_s,
-        limit=limits.pause_s,
-        detail=f"no beat for {limits.pause_s:g} s",
-        step=0.0,
-    ):
-        hold(state, Kind.PAUSE, due)
-
-
-def asystole_due(state: RuleState, at: int, due: int, limits: Limits, out: list[Condition]) -> None:
-    """No beat for the limit of ASYSTOLE in a usable signal; looked for again while something may hide beats."""
-    usable = round(limits.asystole_s * RATE)
-    lively = state.activity > LIVELY and due + state.delay - state.verdict_end <= 2 * RATE
-    waited = due - max(state.last_r, state.start)
-    if noise_within(state, due - usable, due) > NOISE_HIDES or (lively and waited < LIVELY_WAIT):
-        set_due(state, "asystole", due + RATE)
-        return
-    forget_rate(state)
-    shocked = state.shocks > 0 and due + state.delay - state.verdict_end <= 2 * RATE
-    if shocked or Kind.VFIB in state.standing:
-        # Fibrillation has no beats: look again until that verdict is gone.
-        set_due(state, "asystole", due + RATE)
-        return
-    begin(
-        state,
-        limits,
-        out,
-        Kind.ASYSTOLE,
-        state.last_r if state.last_r >= 0 else state.start,
-        at,
-        value=limits.asystole_s,
-        limit=limits.asystole_s,
-        detail=f"no QRS for {limits.asystole_s:g} s with a usable signal",
-    )
 
 
 def _rate(state: RuleState, r: int, rr: int, at: int, limits: Limits, out: list[Condition]) -> None:

@@ -29,19 +29,28 @@ class RuleState(msgspec.Struct):
         `alerts.model.Horizon`, a constant of the detector).
     start : int
         Index of the first sample in the epoch.
+    peak_delay : int
+        The same for R peaks without their classes (`alerts.model.Peak`); -1: they come with the beats.
     """
 
     delay: int
     start: int = 0
+    peak_delay: int = -1
+
+    def __post_init__(self) -> None:
+        if self.peak_delay < 0:
+            self.peak_delay = self.delay
 
     # Standing conditions (onset), the value last shown of each, and the last onset ever used of each.
     standing: dict[Kind, int] = {}
     shown: dict[Kind, float] = {}
     used: dict[Kind, int] = {}
 
-    # Deadlines in the time line of beats and in that of samples; the earliest of each may be too early, never late.
+    # Deadlines in the time lines of beats, of R peaks and of samples; the earliest may be too early, never late.
     due: dict[str, int] = {}
     next_due: int = NEVER
+    due_peak: dict[str, int] = {}
+    next_peak: int = NEVER
     due_seen: dict[str, int] = {}
     next_seen: int = NEVER
 
@@ -60,6 +69,10 @@ class RuleState(msgspec.Struct):
     """Beats that came out of a blind stretch and were left out."""
     noise: list[int] = []
     """Bounds of noisy stretches, oldest first; an odd number of them: noisy now."""
+
+    # R peaks of the analysed lead, and the newest ones of other leads.
+    peak_r: int = -1
+    beside: list[int] = []
 
     # Beats: last R, last RR intervals that count with their starts, rate and the beat that gave it.
     last_r: int = -1
@@ -118,11 +131,28 @@ def pvc_per_minute(state: RuleState, index: int) -> int:
     return sum(r > since for r in state.v_times)
 
 
+def forget_rate(state: RuleState) -> None:
+    """Heart rate is unknown from here."""
+    state.rr.clear()
+    state.rr_from.clear()
+    state.hr = 0.0
+    state.fast_from = state.slow_from = -1
+    state.due.pop("tachy", None)
+    state.due.pop("brady", None)
+
+
 def set_due(state: RuleState, key: str, at: int) -> None:
     """Set a deadline in the time line of beats."""
     state.due[key] = at
     if at < state.next_due:
         state.next_due = at
+
+
+def set_peak(state: RuleState, key: str, at: int) -> None:
+    """Set a deadline in the time line of R peaks."""
+    state.due_peak[key] = at
+    if at < state.next_peak:
+        state.next_peak = at
 
 
 def set_seen(state: RuleState, key: str, at: int) -> None:

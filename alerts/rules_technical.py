@@ -13,8 +13,7 @@ from typing import Final
 
 from alerts.limits import Limits
 from alerts.model import LETHAL, RATE, TECHNICAL, Condition, Kind, Note, Quality, Silence
-from alerts.rules_beats import forget_rate
-from alerts.rules_state import NEVER, SHORT_BLIND, RuleState, begin, end, hold, set_due, set_seen
+from alerts.rules_state import NEVER, SHORT_BLIND, RuleState, begin, end, forget_rate, hold, set_peak, set_seen
 
 BLOCK: Final = RATE // 5
 """Samples in a block of the signal path (0.2 s); flags are those of one block."""
@@ -70,13 +69,13 @@ def _leads(state: RuleState, first: int, at: int, limits: Limits, out: list[Cond
 def _go_blind(state: RuleState, first: int) -> None:
     state.blind_from = first
     set_seen(state, "blind", first + BLIND_END)
-    due = state.due.get("asystole", NEVER)
+    due = state.due_peak.get("asystole", NEVER)
     state.asystole_left = 0
     if first < due < NEVER:
         state.asystole_left = due - first
-        del state.due["asystole"]
-    if state.due.get("pause", 0) > first:
-        del state.due["pause"]
+        del state.due_peak["asystole"]
+    if state.due_peak.get("pause", 0) > first:
+        del state.due_peak["pause"]
 
 
 def _see(state: RuleState, first: int, limits: Limits) -> None:
@@ -88,11 +87,11 @@ def _see(state: RuleState, first: int, limits: Limits) -> None:
     state.blind_from = -1
     state.due_seen.pop("blind", None)
     if first - since > SHORT_BLIND:
-        set_due(state, "asystole", first + round(limits.asystole_s * RATE))
+        set_peak(state, "asystole", first + round(limits.asystole_s * RATE))
     elif state.asystole_left:
-        set_due(state, "asystole", first + state.asystole_left)
-    elif "asystole" not in state.due:
-        set_due(state, "asystole", first + round(limits.asystole_s * RATE))
+        set_peak(state, "asystole", first + state.asystole_left)
+    elif "asystole" not in state.due_peak:
+        set_peak(state, "asystole", first + round(limits.asystole_s * RATE))
 
 
 def on_silence(state: RuleState, silence: Silence, limits: Limits, out: list[Condition]) -> None:

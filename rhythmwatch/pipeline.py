@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from alerts import rules, state
 from alerts.events import settings_event, to_event
-from alerts.model import TECHNICAL, Beat, Condition, Evidence, Horizon, Note, Quality, Rhythm, Silence
+from alerts.model import TECHNICAL, Beat, Condition, Evidence, Horizon, Note, Peak, Quality, Rhythm, Silence
 from alerts.state import AlarmBook
 from bus.messages import (
     Action,
@@ -44,7 +44,7 @@ from ingest.sequencer import Gap, Late, NewEpoch, Run, Step
 from rhythmwatch.acting import act
 from rhythmwatch.models import Models
 from rhythmwatch.patient import Patient, Vitals
-from rhythmwatch.stages import DELAY, Chunk, RhythmVerdict, Stages, Stretch
+from rhythmwatch.stages import DELAY, PEAK_DELAY, Chunk, RhythmVerdict, Stages, Stretch
 from rhythmwatch.views import view_of
 
 SILENT_S: Final = 10.0
@@ -289,7 +289,7 @@ class Pipeline:
 
     def _anew(self, patient: Patient, sample: int) -> None:
         """Forget what was learnt of the patient; the signal goes on at a device sample."""
-        patient.rules = rules.new_state(DELAY, patient.limits, start_at(sample, patient.rate))
+        patient.rules = rules.new_state(DELAY, patient.limits, start_at(sample, patient.rate), PEAK_DELAY)
         patient.vitals = Vitals()
         self._restart(patient, sample)
 
@@ -358,6 +358,7 @@ class Pipeline:
             if verdict.code != patient.vitals.rhythm:
                 patient.vitals.rhythm = verdict.code
                 out.events.append((patient.id, _rhythm_event(patient, verdict)))
+        evidence += [Peak(peak.r, peak.decided, peak.beside) for peak in stretch.peaks]
         for beat in stretch.beats:
             code, second = CLASSES[beat.best], CLASSES[beat.second]
             evidence.append(Beat(beat.r, beat.decided, code, beat.p, beat.shape))

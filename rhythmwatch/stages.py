@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsp import frontend, qrs, spectrogram
-from dsp.layout import BLOCK, Signal
+from dsp.layout import BLOCK, Peaks, Signal
 from inference import features, rhythm
 from rhythmwatch.models import Models
 from rhythmwatch.quantise import loudness, wave_units
@@ -29,6 +29,9 @@ PIECE_S: Final = 1.2
 
 DELAY: Final = features.WAIT + BLOCK
 """Samples at `FS` that all classified beats lie behind the newest sample at most."""
+
+PEAK_DELAY: Final = qrs.DELAY + BLOCK
+"""Samples at `FS` that all R peaks lie behind the newest sample at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +69,15 @@ class ClassifiedBeat:
 
 
 @dataclass(frozen=True, slots=True)
+class RPeak:
+    """An R peak, known before its beat is classified; `beside`: seen on a lead that is not analysed."""
+
+    r: int
+    decided: int
+    beside: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RhythmVerdict:
     """The smoothed rhythm verdict at the end of one second."""
 
@@ -100,6 +112,7 @@ class Stretch:
     wave: bytes
     loud: bytes
     column0: int
+    peaks: tuple[RPeak, ...]
     beats: tuple[ClassifiedBeat, ...]
     rhythms: tuple[RhythmVerdict, ...]
 
@@ -239,7 +252,7 @@ class Stages:
         scores = self.models.rhythm.classify(windows)
         self._lap("rhythm network")
         verdicts = rhythm.decide(self._stores["rhythm"], slots, windows, scores)
-        stretches = self._stretches(signal, leads, columns, rows, probabilities, maps, verdicts, windows.quiet)
+        stretches = self._stretches(signal, leads, columns, peaks, rows, probabilities, maps, verdicts, windows.quiet)
         self._lap("results")
         return stretches
 
@@ -255,6 +268,7 @@ class Stages:
         signal: Signal,
         leads: NDArray[np.int8],
         columns: spectrogram.Columns,
+        peaks: Peaks,
         rows: features.Rows,
         probabilities: NDArray[np.float32],
         maps: list[bytes],
@@ -262,6 +276,7 @@ class Stages:
         activities: NDArray[np.float32],
     ) -> list[Stretch]:
         beats_of = _beats(rows, probabilities, maps)
+        peaks_of = _peaks(peaks)
         rhythms_of = [
             RhythmVerdict(end, rhythm.CODES[code], p, activity)
             for end, code, p, activity in zip(
@@ -289,6 +304,7 @@ class Stages:
                     wave=wave[2 * a : 2 * b],
                     loud=loud[bins * ca : bins * cb],
                     column0=int(columns.first[i]),
+                    peaks=peaks_of[i],
                     beats=beats_of[ba:bb],
                     rhythms=tuple(rhythms_of[va:vb]),
                 )
@@ -336,6 +352,15 @@ def pairs(offsets: NDArray[np.int64]) -> list[tuple[int, int]]:
     """Begin and end of each patient's part of a ragged batch."""
     edges = offsets.tolist()
     return list(pairwise(edges))
+
+
+def _peaks(peaks: Peaks) -> list[tuple[RPeak, ...]]:
+    own = [RPeak(r, decided, False) for r, decided in zip(peaks.r.tolist(), peaks.decided.tolist(), strict=True)]
+    beside = [
+        RPeak(r, decided, True) for r, decided in zip(peaks.beside.tolist(), peaks.beside_decided.tolist(), strict=True)
+    ]
+    cuts = zip(pairs(peaks.offsets), pairs(peaks.beside_offsets), strict=True)
+    return [(*own[a:b], *beside[ba:bb]) for (a, b), (ba, bb) in cuts]
 
 
 def _beats(rows: features.Rows, probabilities: NDArray[np.float32], maps: list[bytes]) -> tuple[ClassifiedBeat, ...]:

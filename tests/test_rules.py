@@ -15,7 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alerts.limits import ADULT, HIGHER, KINDS, PROFILES, Limits, LimitsError, changed
-from alerts.model import LETHAL, Beat, Condition, Evidence, Horizon, Kind, Note, Priority, Quality, Rhythm, Silence
+from alerts.model import (
+    LETHAL,
+    Beat,
+    Condition,
+    Evidence,
+    Horizon,
+    Kind,
+    Note,
+    Peak,
+    Priority,
+    Quality,
+    Rhythm,
+    Silence,
+)
 from alerts.rules import RuleState, fold, in_order, jump, known_at, new_state, pvc_per_minute, step
 
 FS, BLOCK, DELAY = 250, 50, 150
@@ -187,6 +200,55 @@ def test_a_stream_without_any_beat_is_asystole_after_the_settling_time():
     conditions, _ = run([until(60)])
     (asystole,) = starts(conditions)
     assert (asystole.kind, asystole.onset, asystole.at) == (Kind.ASYSTOLE, 0, 8 * FS + DELAY)
+
+
+SLOW = 400
+"""Delay of classified beats where R peaks come earlier, with `DELAY`."""
+
+
+def peaks(evidence: Iterable[Evidence]) -> list[Evidence]:
+    """Tell R peaks when the detector knows them, and their beats `SLOW` less `DELAY` samples later."""
+    out: list[Evidence] = []
+    for item in evidence:
+        if isinstance(item, Beat):
+            out += [Peak(item.r, item.decided), dataclasses.replace(item, decided=item.decided + SLOW - DELAY)]
+        else:
+            out.append(item)
+    return out
+
+
+def beside(first: float, last: float, rr: float = 0.8) -> list[Peak]:
+    """R peaks on a lead that is not analysed."""
+    times = [round((first + k * rr) * FS) for k in range(int((last - first) / rr) + 1)]
+    return [Peak(r, block_after(r + 100), beside=True) for r in times]
+
+
+def early() -> RuleState:
+    """Make rules that get R peaks before their beats."""
+    return new_state(SLOW, ADULT, peak_delay=DELAY)
+
+
+def test_asystole_does_not_wait_for_the_class_of_a_beat():
+    """With R peaks of their own PAUSE and ASYSTOLE come as early as the detector can tell."""
+    known = beats("NNNNNNNNNN")
+    conditions, _ = run([*peaks(known), Horizon(30 * FS - SLOW, 30 * FS)], state=early())
+    (asystole,) = starts(conditions, Kind.ASYSTOLE)
+    (pause,) = starts(conditions, Kind.PAUSE)
+    assert asystole.at == known[-1].r + 4 * FS + DELAY
+    assert pause.at == known[-1].r + round(2.5 * FS) + DELAY
+
+
+def test_beats_on_another_lead_stand_against_asystole_but_not_for_ever():
+    """A dead lead beside a living one is no asystole for 30 s; one that stops with it does not hold it back."""
+    known = beats("NNNNNNNNNN")
+    last = known[-1].r
+    through, _ = run([*peaks(known), *beside(0.4, 30), Horizon(30 * FS - SLOW, 30 * FS)], state=early())
+    assert not starts(through, Kind.ASYSTOLE)
+    assert not starts(through, Kind.PAUSE)
+    stuck, _ = run([*peaks(known), *beside(0.4, 60), Horizon(60 * FS - SLOW, 60 * FS)], state=early())
+    assert starts(stuck, Kind.ASYSTOLE)[0].at == last + 30 * FS + DELAY
+    both, _ = run([*peaks(known), *beside(0.4, last / FS), Horizon(30 * FS - SLOW, 30 * FS)], state=early())
+    assert starts(both, Kind.ASYSTOLE)[0].at == last + 4 * FS + DELAY
 
 
 # --- rates -------------------------------------------------------------------------------------------------------
@@ -551,15 +613,15 @@ def streams(draw: st.DrawFn) -> list[Evidence]:
     return evidence
 
 
-def cut(evidence: list[Evidence], at: Sequence[int], seed: int) -> list[list[Evidence]]:
+def cut(evidence: list[Evidence], at: Sequence[int], seed: int, delay: int = DELAY) -> list[list[Evidence]]:
     """Chunks as a pipeline would give them: unsorted between the kinds, one horizon at the end of each."""
     rng = random.Random(seed)
     rest, chunks = in_order(evidence), []
     for end in at:
         mine = [item for item in rest if known_at(item) <= end]
         rest = rest[len(mine) :]
-        groups = [[item for item in mine if type(item) is kind] for kind in (Beat, Rhythm, Quality)]
-        groups.append([Horizon(end - DELAY, end)])
+        groups = [[item for item in mine if type(item) is kind] for kind in (Beat, Peak, Rhythm, Quality)]
+        groups.append([Horizon(end - delay, end)])
         rng.shuffle(groups)
         chunks.append([item for group in groups for item in group])
     assert not rest
@@ -567,17 +629,23 @@ def cut(evidence: list[Evidence], at: Sequence[int], seed: int) -> list[list[Evi
 
 
 @settings(max_examples=150, deadline=None)
-@given(streams(), st.lists(st.integers(1, 1500), max_size=30), st.integers(0, 99))
-def test_conditions_do_not_depend_on_chunks(evidence: list[Evidence], cuts: list[int], seed: int):
+@given(streams(), st.lists(st.integers(1, 1500), max_size=30), st.integers(0, 99), st.booleans())
+def test_conditions_do_not_depend_on_chunks(evidence: list[Evidence], cuts: list[int], seed: int, ahead: bool):
     """Horizon at each block, at random places, or only once at the end: the same conditions, to the sample."""
+    if ahead:
+        rng = random.Random(seed)
+        others = [item.r + rng.randint(-9, 9) for item in evidence if isinstance(item, Beat) and rng.random() < 0.7]
+        evidence = peaks(evidence) + [Peak(r, block_after(r + 100), beside=True) for r in others]
+    delay = SLOW if ahead else DELAY
+    fresh = early if ahead else lambda: new_state(DELAY, ADULT)
     end = block_after(max(known_at(item) for item in evidence) + 20 * FS)
-    whole, state = [], new_state(DELAY, ADULT)
-    for chunk in cut(evidence, range(BLOCK, end + 1, BLOCK), seed):
+    whole, state = [], fresh()
+    for chunk in cut(evidence, range(BLOCK, end + 1, BLOCK), seed, delay):
         for item in in_order(chunk):
             whole += step(state, item, ADULT)
     for places in ([end], sorted({min(place * BLOCK, end) for place in cuts} | {end})):
-        other, restored = [], new_state(DELAY, ADULT)
-        for chunk in cut(evidence, places, seed):
+        other, restored = [], fresh()
+        for chunk in cut(evidence, places, seed, delay):
             other += fold(restored, chunk, ADULT)
             restored = msgspec.msgpack.decode(msgspec.msgpack.encode(restored), type=RuleState)
         assert other == whole
