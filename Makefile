@@ -7,7 +7,7 @@ KERNELS := $(VENV)/.kernels
 SHARED := $(abspath $(CURDIR)/../shared/data)
 export RHYTHMWATCH_DATA ?= $(if $(wildcard $(SHARED)/mitdb),$(SHARED),$(wildcard $(CURDIR)/data))
 
-.PHONY: demo install test lint evaluate bench clean
+.PHONY: demo install test chaos lint evaluate bench clean
 
 demo: install $(KERNELS)
 	$(BIN)/rhythmwatch demo $(ARGS)
@@ -28,6 +28,11 @@ $(KERNELS): $(STAMP) $(wildcard dsp/*.py inference/*.py)
 test: install $(KERNELS)
 	./scripts/services
 	$(BIN)/python -m pytest $(ARGS)
+
+# Half an hour at most: processes are killed again and again under 200 patients.
+chaos: install $(KERNELS)
+	./scripts/services
+	$(BIN)/python -m pytest tests/chaos -s $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

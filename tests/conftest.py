@@ -50,6 +50,12 @@ def missing_part(marker: str) -> str | None:
     return None
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the storms of ``make chaos`` to those who ask for them by name."""
+    asked = any("chaos" in argument for argument in config.invocation_params.args)
+    return True if collection_path.name == "chaos" and not asked else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what can't run here, by name; with ``CI=true`` nothing is left out."""
     for item in items:
