@@ -18,7 +18,7 @@ from inference import qrs_model
 from inference.contract import KEY, ContractError
 from inference.shipped import shipped
 from inference.training import qrs_data
-from inference.training.qrs import detect
+from inference.training.qrs_scores import detect
 from inference.training.records import read
 from inference.training.scoring import Counts, detection, gross
 from inference.training.splits import DS1, DS2, PACED

@@ -9,7 +9,8 @@ from dsp.layout import FS
 from dsp.qrs import QrsWeights
 from dsp.qrs_features import FIRST_NAMES, SECOND_NAMES
 from inference.training import qrs_data
-from inference.training.qrs import Batch, Table, figures, fit, frame, passing, score, silent, tabulate
+from inference.training.qrs import Table, fit, passing, silent, tabulate
+from inference.training.qrs_scores import Batch, figures, frame, score
 from inference.training.scoring import Counts
 
 STILL = {"noise": 0.0, "loud": 0.0, "flip": 0.0, "stretch": 0.0, "gap": 0.0, "stop": 0.0}

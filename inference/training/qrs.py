@@ -7,7 +7,6 @@ strangers' beats deserve.
 
 from __future__ import annotations
 
-import itertools
 import json
 import tomllib
 from collections.abc import Callable, Sequence
@@ -19,27 +18,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dsp.layout import FS, Signal
-from dsp.qrs import QrsWeights, Rows, new_states, reset, step, walk
+from dsp.layout import FS
+from dsp.qrs import QrsWeights, Rows, new_states, reset, walk
 from dsp.qrs_features import FIRST_NAMES, SECOND_NAMES
 from inference import qrs_model
 from inference.training import qrs_data
 from inference.training.qrs_data import Noise, Piece
+from inference.training.qrs_scores import Batch, Layers, detect, evaluate, figures, frame, main_leads, validate
 from inference.training.records import challenge_labels, names, read, read_challenge
-from inference.training.scoring import WINDOW, Counts, detection, gross, interval
-from inference.training.splits import DS1, DS2, PACED, challenge_test, training_hash
+from inference.training.splits import DS1, DS2, challenge_test, training_hash
 
-Layers = tuple[NDArray[np.float32], ...]
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Pieces of one rate and one fold, framed."""
-
-    pieces: list[Piece]
-    signal: Signal
-    fold: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,47 +160,11 @@ def tabulate(
     return Table(np.concatenate(xs), np.concatenate(ys), np.concatenate(ws), np.concatenate(folds))
 
 
-def detect(signal: Signal, weights: QrsWeights) -> list[NDArray[np.float64]]:
-    """Find the times (s from its first sample) of the beats of each patient of a batch."""
-    n = signal.offsets.size - 1
-    states = new_states(n)
-    slots = np.arange(n)
-    reset(states, slots, signal.start)
-    peaks = step(states, slots, signal, weights)
-    return [peaks.r[a:b] / FS for a, b in itertools.pairwise(peaks.offsets)]
-
-
-def score(batches: list[Batch], weights: Callable[[int], QrsWeights], window: float = WINDOW) -> dict[str, Counts]:
-    """Count found, missed and invented beats of the main leads, from the first second, by patient."""
-    counts: dict[str, Counts] = {}
-    for batch in batches:
-        for piece, found in zip(batch.pieces, detect(batch.signal, weights(batch.fold)), strict=True):
-            if not piece.main:
-                continue
-            own = detection(piece.beats, found, window=window, excluded=[(a, b) for a, b in piece.unsure])
-            counts[piece.patient] = counts.get(piece.patient, Counts(0, 0, 0)) + own
-    return counts
-
-
-def figures(counts: Sequence[Counts]) -> dict[str, Any]:
-    """Gross figures in percent with their 95 % intervals by record, and the counts."""
-    total = gross(counts)
-    return {
-        "sensitivity": round(100 * total.sensitivity, 3),
-        "sensitivity_95": [round(100 * v, 3) for v in interval(counts, lambda c: c.sensitivity)],
-        "precision": round(100 * total.precision, 3),
-        "precision_95": [round(100 * v, 3) for v in interval(counts, lambda c: c.precision)],
-        "beats": total.tp + total.fn,
-        "missed": total.fn,
-        "invented": total.fp,
-    }
-
-
-def labelled(data_dir: Path, config: dict[str, Any]) -> list[tuple[int, Piece]]:
-    """Read DS1 (both leads) and svdb, each with its fold."""
+def labelled(data_dir: Path, config: dict[str, Any], patients: Sequence[str]) -> list[tuple[int, Piece]]:
+    """Read records of mitdb (both leads) and svdb, each with its fold."""
     data, folds = config["data"], config["choice"]["folds"]
     sources: list[tuple[int, Piece]] = []
-    chosen = [("mitdb", name) for name in DS1] + [("svdb", name) for name in names(data_dir, "svdb")]
+    chosen = [("mitdb", name) for name in patients] + [("svdb", name) for name in names(data_dir, "svdb")]
     for i, (database, name) in enumerate(chosen):
         record = read(data_dir, database, name)
         lead = record.lead()
@@ -237,17 +190,6 @@ def challenge(data_dir: Path, config: dict[str, Any], weights: QrsWeights) -> li
     return sources
 
 
-def frame(sources: list[tuple[int, Piece]], folds: int) -> list[Batch]:
-    """Run pieces through the live front end, a batch for each rate and fold."""
-    batches = []
-    for rate in sorted({piece.rate for _, piece in sources}):
-        for fold in range(folds):
-            pieces = [piece for own, piece in sources if own == fold and piece.rate == rate]
-            if pieces:
-                batches.append(Batch(pieces, qrs_data.through_frontend(pieces), fold))
-    return batches
-
-
 def worse(
     sources: list[tuple[int, Piece]], config: dict[str, Any], noises: Sequence[Noise], rng: np.random.Generator
 ) -> list[tuple[int, Piece]]:
@@ -262,32 +204,51 @@ def worse(
     return pieces + hollow
 
 
-def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress) -> dict[str, Any]:
-    """Train both networks, write the model and its report beside it.
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What a training gave.
+
+    Attributes
+    ----------
+    weights : QrsWeights
+    outside, seconds : list of tuple of ndarray
+        Networks of each fold, which saw none of its patients.
+    clean : list of Batch
+        The labelled recordings as they are, by fold.
+    records : list of str
+        ``database/name`` of all that trained.
+    """
+
+    weights: QrsWeights
+    outside: list[Layers]
+    seconds: list[Layers]
+    clean: list[Batch]
+    records: list[str]
+
+
+def learn(config: dict[str, Any], data_dir: Path, patients: Sequence[str], progress: Progress) -> Learnt:
+    """Train both networks on records of mitdb, on svdb and on the training part of cinc2017.
 
     Parameters
     ----------
-    config_path : Path
+    config : dict
         As ``inference/training/configs/qrs.toml``.
     data_dir : Path
         Folder of recordings.
-    out_path : Path
-        ONNX file; the report goes to the same name with ``.json``.
+    patients : sequence of str
+        Records of mitdb.
     progress : callable
         Told a line at each step.
 
     Returns
     -------
-    dict
-        The report.
+    Learnt
     """
-    config = tomllib.loads(config_path.read_text("utf-8"))
     torch.set_num_threads(1)
-    folds = config["choice"]["folds"]
-    threshold = config["choice"]["threshold"]
+    folds, threshold = config["choice"]["folds"], config["choice"]["threshold"]
     noises = [Noise(data_dir, fold, folds) for fold in range(folds)]
     rng = np.random.default_rng(config["seed"])
-    sources = labelled(data_dir, config)
+    sources = labelled(data_dir, config, patients)
     clean = config["data"]["clean"]
     copies = [frame([(fold, replace(piece, weight=clean * piece.weight)) for fold, piece in sources], folds)]
     zero = QrsWeights(silent(), passing(), 0.0)
@@ -313,7 +274,6 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
     del table
     few = [batch for copy in copies[: config["data"]["stage_two_copies"]] for batch in copy]
     seconds = [passing() for _ in range(folds)]
-    second = passing()
     for turn in range(config["second"]["rounds"]):
         nets = [QrsWeights(outside[f], seconds[f], threshold) for f in range(folds)]
         table = tabulate(few, nets.__getitem__, second=True, easy=easy, seed=config["seed"] + turn)
@@ -321,58 +281,83 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
         progress(f"second networks trained, round {turn + 1}")
     second = fit(table, np.ones(table.y.size, bool), config["second"], config["seed"])
     records = sorted({piece.patient for _, piece in sources + more} | {"nstdb/118e_6", "nstdb/bw", "nstdb/ma"})
-    weights = QrsWeights(final, second, threshold)
-    qrs_model.save(out_path, weights, version=config["version"], training=training_hash(records))
-    report: dict[str, Any] = {
-        "version": config["version"],
-        "threshold": threshold,
-        "training_records": records,
-        "training_hash": training_hash(records),
-        "cross_validation": validate(copies[0], outside, seconds, threshold),
-        "cross_validation_by_threshold": {
-            f"{threshold + shift:.2f}": validate(copies[0], outside, seconds, threshold + shift)["mitdb"]
-            for shift in (-0.8, -0.4, 0.4, 0.8)
-        },
-    }
-    report["test"] = evaluate(data_dir, weights)
-    out_path.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    return report
+    return Learnt(QrsWeights(final, second, threshold), outside, seconds, copies[0], records)
 
 
-def validate(batches: list[Batch], first: list[Layers], second: list[Layers], threshold: float) -> dict[str, Any]:
-    """Figures of each database, each patient by networks that never saw it."""
-    own = score(batches, lambda fold: QrsWeights(first[fold], second[fold], threshold))
-    return {
-        database: figures([counts for name, counts in own.items() if name.startswith(database)])
-        for database in ("mitdb", "svdb")
-    }
-
-
-def evaluate(data_dir: Path, weights: QrsWeights) -> dict[str, Any]:
-    """Figures of the live detector on all 48 records of mitdb, by part and window, and in electrode motion.
+def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress) -> dict[str, Any]:
+    """Train both networks, write the model and its report beside it.
 
     Parameters
     ----------
+    config_path : Path
+        As ``inference/training/configs/qrs.toml``; one that names another in ``strangers_of`` makes the report of
+        `strangers` by that one instead.
     data_dir : Path
-        Folder with ``mitdb`` and ``nstdb``.
-    weights : QrsWeights
+        Folder of recordings.
+    out_path : Path
+        ONNX file; the report goes to the same name with ``.json``, that of `strangers` to ``qrs_strangers.json``.
+    progress : callable
+        Told a line at each step.
 
     Returns
     -------
     dict
-        From the first second; lead MLII, else the first; ``DS1`` has trained, ``DS2`` and the paced ones have not.
+        The report.
     """
-    parts = {"DS1": DS1, "DS2": DS2, "all": (*DS1, *DS2, *PACED)}
-    records = [read(data_dir, "mitdb", name) for name in parts["all"]]
-    batches = frame([(0, qrs_data.whole(record, record.lead(), 1.0)) for record in records], 1)
-    report: dict[str, Any] = {}
-    for window in (WINDOW, 0.05):
-        counts = score(batches, lambda _: weights, window)
-        for part, chosen in parts.items():
-            report[f"{part} {1000 * window:.0f} ms"] = figures([counts[f"mitdb/{name}"] for name in chosen])
-    for name in ("118e12", "118e00"):
-        piece = qrs_data.whole(read(data_dir, "nstdb", name), 0, 1.0)
-        (found,) = detect(qrs_data.through_frontend([piece]), weights)
-        stretches = [detection(piece.beats, found, start=a, end=b) for a, b in qrs_data.MOTION_TEST]
-        report[f"{name} in noise before 900 s"] = figures(stretches)
+    config = tomllib.loads(config_path.read_text("utf-8"))
+    if "strangers_of" in config:
+        named = config_path.with_name(config["strangers_of"])
+        return strangers(named, data_dir, out_path.with_name("qrs_strangers.json"), progress)
+    learnt = learn(config, data_dir, DS1, progress)
+    threshold, digest = learnt.weights.threshold, training_hash(learnt.records)
+    qrs_model.save(out_path, learnt.weights, version=config["version"], training=digest)
+    nets = (learnt.clean, learnt.outside, learnt.seconds)
+    report: dict[str, Any] = {
+        "version": config["version"],
+        "threshold": threshold,
+        "training_records": learnt.records,
+        "training_hash": digest,
+        "cross_validation": validate(*nets, threshold),
+        "cross_validation_by_threshold": {
+            f"{threshold + shift:.2f}": validate(*nets, threshold + shift)["mitdb"] for shift in (-0.8, -0.4, 0.4, 0.8)
+        },
+        "test": evaluate(data_dir, learnt.weights),
+    }
+    out_path.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    return report
+
+
+def strangers(config_path: Path, data_dir: Path, out_path: Path, progress: Progress) -> dict[str, Any]:
+    """Report on patients that never trained: the shipped model on DS2, and one trained on DS2 instead on DS1.
+
+    Parameters
+    ----------
+    config_path : Path
+        As for `train`.
+    data_dir : Path
+        Folder of recordings.
+    out_path : Path
+        JSON report to write; the model trained on DS2 is never shipped.
+    progress : callable
+        Told a line at each step.
+
+    Returns
+    -------
+    dict
+        Figures of each half and of both pooled, from the first second, main leads.
+    """
+    config = tomllib.loads(config_path.read_text("utf-8"))
+    learnt = learn(config, data_dir, DS2, progress)
+    counts = {
+        part: list(main_leads(data_dir, chosen, weights).values())
+        for part, chosen, weights in (
+            ("DS2 by the model trained on DS1", DS2, qrs_model.load()),
+            ("DS1 by a model trained on DS2", DS1, learnt.weights),
+        )
+    }
+    report: dict[str, Any] = {"what": "QRS of patients that never trained, 150 ms, from the first second"}
+    report |= {part: figures(own) for part, own in counts.items()}
+    report["pooled"] = figures([one for own in counts.values() for one in own])
+    out_path.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    progress(f"pooled: {report['pooled']}")
     return report
