@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import secrets
 from collections.abc import Sequence
@@ -150,7 +151,7 @@ class Contacts:
                 if contact.channel != "webhook":
                     secret = ""
                 elif made:
-                    secret = "whs_" + secrets.token_urlsafe(32)
+                    secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
                 ident = contact.id if known.pop(contact.id, None) else secrets.token_hex(8)
                 kept.append(msgspec.structs.replace(contact, id=ident, secret=secret))
                 shown.append(msgspec.structs.replace(kept[-1], secret=secret if made else ""))

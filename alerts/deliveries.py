@@ -25,7 +25,7 @@ class Delivery(msgspec.Struct, frozen=True):
     id : str
         Idempotency key: the same announcement to the same contact has the same.
     state : str
-        ``waiting``, ``sent`` or ``given_up``.
+        ``waiting``, ``sent``, ``given_up``, or ``settled`` (acknowledged before it could be sent).
     due_ms : int
         Next try.
     """
@@ -93,9 +93,15 @@ class Deliveries:
             )
         return added
 
-    def waiting(self, limit: int = 1000) -> list[Delivery]:
-        """List the messages that are not done, the next due first."""
-        return self._list(DELIVERIES.c.state == "waiting", limit=limit)
+    def waiting_contacts(self) -> list[str]:
+        """Contacts for whom messages wait."""
+        chosen = select(DELIVERIES.c.contact).where(DELIVERIES.c.state == "waiting").distinct()
+        with self._engine.connect() as connection:
+            return list(connection.scalars(chosen))
+
+    def waiting(self, contact: str, limit: int = 50) -> list[Delivery]:
+        """List the messages to a contact that are not done, the next due first."""
+        return self._list(DELIVERIES.c.state == "waiting", DELIVERIES.c.contact == contact, limit=limit)
 
     def of_alarm(self, alarm: str) -> list[Delivery]:
         """List the messages about an alarm, oldest first."""
@@ -107,11 +113,20 @@ class Deliveries:
         with self._engine.connect() as connection:
             return [Delivery(**row) for row in connection.execute(chosen).mappings()]
 
-    def tried(self, ident: str, *, state: str, tries: int, due_ms: int, done_ms: int | None, error: str) -> None:
-        """Note what became of a try."""
-        values = {"state": state, "tries": tries, "due_ms": due_ms, "done_ms": done_ms, "error": error[:500]}
+    def note(self, delivery: Delivery) -> None:
+        """Keep what became of a message, unless it was settled meanwhile."""
+        values = {name: getattr(delivery, name) for name in ("state", "tries", "due_ms", "done_ms")}
+        values["error"] = delivery.error[:500]
+        mine = (DELIVERIES.c.id == delivery.id, DELIVERIES.c.state == "waiting")
         with self._writer.begin() as connection:
-            connection.execute(update(DELIVERIES).where(DELIVERIES.c.id == ident).values(values))
+            connection.execute(update(DELIVERIES).where(*mine).values(values))
+
+    def settle(self, alarm: str, now_ms: int, why: str) -> int:
+        """Send nothing more about an alarm; returns how many messages waited."""
+        mine = (DELIVERIES.c.alarm == alarm, DELIVERIES.c.state == "waiting")
+        with self._writer.begin() as connection:
+            done = update(DELIVERIES).where(*mine).values(state="settled", done_ms=now_ms, error=why)
+            return connection.execute(done).rowcount
 
     def expire(self, before_ms: int) -> int:
         """Delete messages made before a time that are done; returns how many."""

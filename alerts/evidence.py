@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Engine, delete, select
 
 from alerts.database import insert_into, writing
-from alerts.tables import AlarmRow, table_of
+from alerts.tables import AlarmRow, StatusRow, table_of
 from alerts.tables_alarms import EvidenceRow
 from bus.messages import AlarmEvent
 
@@ -22,6 +22,7 @@ _LARGEST: Final = 8 << 20
 
 EVIDENCE: Final = table_of(EvidenceRow)
 ALARMS: Final = table_of(AlarmRow)
+STATUSES: Final = table_of(StatusRow)
 
 
 class EvidenceBeat(msgspec.Struct, frozen=True):
@@ -37,6 +38,47 @@ class EvidenceBeat(msgspec.Struct, frozen=True):
     rr_ms: int
     map: str = ""
     """Base64 of where in the spectral image the verdict came from (`bus.messages.BeatEvent`)."""
+
+
+class Feature(msgspec.Struct, frozen=True):
+    """What one feature did for a verdict, in log-odds against a usual second of the same patient."""
+
+    name: str
+    value: float
+    usual: float
+    effect: float
+
+
+class EvidenceMap(msgspec.Struct, frozen=True):
+    """What in the signal made a rhythm verdict.
+
+    Attributes
+    ----------
+    code, p, second, second_p
+        The verdict and the next likely one.
+    from_ms, to_ms : int
+        Wall time that the cells span evenly.
+    bands : list of (float, float)
+        Hz of each row of cells.
+    cells : list of list of float
+        A row for each band; -1 (against the verdict) to 1 (for it).
+    features : list of Feature
+        The strongest first.
+    rule, method : str
+        What was decided by rule, and how the cells were found, each in words.
+    """
+
+    code: str
+    p: float
+    second: str
+    second_p: float
+    from_ms: int
+    to_ms: int
+    bands: list[tuple[float, float]]
+    cells: list[list[float]]
+    features: list[Feature]
+    rule: str
+    method: str
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -65,8 +107,8 @@ class Evidence(msgspec.Struct, frozen=True):
         Version of the networks.
     probabilities : dict of str to float
         Of the verdict on the rhythm behind the alarm, or the mean over its beats, by class.
-    map : list of float
-        What in the strip made the verdict: one share for each stretch of `map_ms`, their sum at most 1.
+    map : EvidenceMap or None
+        What in the strip made the verdict on the rhythm; beats carry their own. None where no rhythm was judged.
     """
 
     from_ms: int
@@ -82,8 +124,7 @@ class Evidence(msgspec.Struct, frozen=True):
     rule: str
     model: str
     probabilities: dict[str, float]
-    map: list[float]
-    map_ms: float = 0.0
+    map: EvidenceMap | None = None
 
 
 def stretch_of(alarm: AlarmEvent) -> tuple[int, int]:
@@ -121,6 +162,13 @@ class EvidenceStore:
         with self._engine.connect() as connection:
             rows = connection.execute(chosen.order_by(ALARMS.c.raised_ms, ALARMS.c.id).limit(limit)).mappings()
             return [AlarmEvent(**row) for row in rows]
+
+    def lead_at(self, patient: str, ms: int) -> str:
+        """Lead of a patient that was analysed at a time; empty when unknown."""
+        mine = (STATUSES.c.patient == patient, STATUSES.c.ms <= ms, STATUSES.c.lead != "")
+        chosen = select(STATUSES.c.lead).where(*mine).order_by(STATUSES.c.ms.desc()).limit(1)
+        with self._engine.connect() as connection:
+            return connection.scalar(chosen) or ""
 
     def keep(self, alarm: AlarmEvent, evidence: Evidence | None, now_ms: int) -> None:
         """Keep what was cut for an alarm, or that there was nothing to cut; what is kept already stays."""

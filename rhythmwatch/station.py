@@ -25,6 +25,7 @@ from rhythmwatch.addresses import BrokerAddress
 from rhythmwatch.certificates import broker_certificates
 from rhythmwatch.devices import guarded_broker
 from rhythmwatch.metrics import parse_address
+from rhythmwatch.demo_people import admit_played, played_devices
 from rhythmwatch.supervisor import Part, Supervisor
 from web.auth import FIRST_USER
 
@@ -127,6 +128,8 @@ async def running_station(station: Station, stop: asyncio.Event) -> AsyncIterato
             devices = BrokerAddress(inner.host, inner.port, inner.device_username, inner.device_password).url()
         port = station.port or free_port(station.host)
         password = _password(state / "password")
+        if station.source:
+            await asyncio.to_thread(admit_played, history, played_devices(station.source))
         supervisor = Supervisor(_parts(station, bus, broker, devices, told, history, port, password))
         running = asyncio.create_task(supervisor.run(stop), name="supervisor")
         try:
@@ -180,7 +183,11 @@ def _parts(
         span = f"{number * size}-{last}"
         parts.append(Part(f"worker-{number + 1}", ("worker", "--partitions", span), shared))
     parts.append(Part("historian", ("historian",), shared))
-    parts.append(Part("recorder", ("recorder",), shared))
+    parts.append(Part("keeper", ("keeper",), shared))
+    # Nobody is admitted in a demo, and its patients are recordings or simulated.
+    keeps = {"RHYTHMWATCH_CONSENTED": "0"} if station.source else {}
+    parts.append(Part("recorder", ("recorder",), {**shared, **keeps}))
+    parts.append(Part("evidence", ("evidence",), shared))
     if station.metrics:
         host, first = parse_address(station.metrics)
         parts = [

@@ -188,7 +188,7 @@ def evidence() -> Evidence:
     """Make evidence of a second."""
     beat = EvidenceBeat(1_000, 1, 40, "V", 0.9, "N", 0.1, 800)
     return Evidence(
-        0, 1_000, 2.0, "MLII", [0.5, None], "", 16.0, 40, 45.0, [beat], "HR 134 > 120", "model 1", {"V": 0.9}, [1.0]
+        0, 1_000, 2.0, "MLII", [0.5, None], "", 16.0, 40, 45.0, [beat], "HR 134 > 120", "model 1", {"V": 0.9}
     )
 
 
@@ -254,7 +254,7 @@ def test_contacts_are_replaced_as_a_whole_and_secrets_are_shown_once(site: Site)
     hook = {"label": "Pager", "channel": "webhook", "address": "https://pager.example/x", "level": 1}
     mail = {"label": "Dr. A", "channel": "email", "address": "a@example.org", "ward": "W7"}
     made = site.client.put("/api/contacts", headers=headers, json=[hook, mail]).json()
-    assert made[0]["secret"].startswith("whs_")
+    assert made[0]["secret"].startswith("whsec_")
     assert made[1]["secret"] == ""
     listed = site.client.get("/api/contacts", headers=headers).json()
     assert {row["label"]: row["secret"] for row in listed} == {"Pager": "", "Dr. A": ""}
@@ -263,7 +263,7 @@ def test_contacts_are_replaced_as_a_whole_and_secrets_are_shown_once(site: Site)
     (stored,) = AlarmStores(site.engine).contacts.all()
     assert stored.secret == made[0]["secret"]
     moved = [kept[0] | {"address": "https://other.example/"}]
-    assert site.client.put("/api/contacts", headers=headers, json=moved).json()[0]["secret"].startswith("whs_")
+    assert site.client.put("/api/contacts", headers=headers, json=moved).json()[0]["secret"].startswith("whsec_")
     twice = site.client.put("/api/contacts", headers=headers, json=[*kept, *kept]).json()
     assert len({row["id"] for row in twice}) == 2
     for wrong in (

@@ -47,6 +47,10 @@ Partitions: TypeAlias = Annotated[
     str,
     typer.Option("--partitions", envvar="RHYTHMWATCH_PARTITIONS", help="Partitions to work on, first-last."),
 ]
+ModelsFolder: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--models", envvar="RHYTHMWATCH_MODELS", help="Folder of ONNX models (else the shipped ones)."),
+]
 Recordings: TypeAlias = Annotated[
     Path,
     typer.Option("--recordings", envvar="RHYTHMWATCH_RECORDINGS", help="Folder that the ECG is recorded in."),

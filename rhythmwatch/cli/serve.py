@@ -129,10 +129,7 @@ def ingest(
 def worker(
     bus: options.BusUrl = BUS,
     partitions: options.Partitions = "0-63",
-    models: Annotated[
-        Path | None,
-        typer.Option("--models", envvar="RHYTHMWATCH_MODELS", help="Folder of ONNX models (else the shipped ones)."),
-    ] = None,
+    models: options.ModelsFolder = None,
     metrics: options.Metrics = "",
 ) -> None:
     """Turn the frames of a range of partitions into beats, rhythms and alarms."""
@@ -161,10 +158,14 @@ def recorder(
     history: options.HistoryUrl = HISTORY,
     recordings: options.Recordings = RECORDINGS,
     partitions: options.Partitions = "0-63",
-    days: Annotated[
-        float,
-        typer.Option("--days", envvar="RHYTHMWATCH_DAYS", min=1.0, help="Recordings are deleted after so many days."),
-    ] = 30.0,
+    consented: Annotated[
+        bool,
+        typer.Option(
+            "--consented/--everything",
+            envvar="RHYTHMWATCH_CONSENTED",
+            help="Keep only what is of admitted people who agreed to monitoring.",
+        ),
+    ] = True,
 ) -> None:
     """Write the ECG, its beats and trends from the bus onto disk."""
     from alerts.database import StoreError
@@ -174,7 +175,25 @@ def recorder(
     _child()
     with options.one_line_errors(ValueError, ServerError, StoreError):
         chosen = options.partition_range(partitions)
-        run_until_stopped("recorder", lambda stop: record(bus, history, recordings, chosen, days, stop))
+        run_until_stopped("recorder", lambda stop: record(bus, history, recordings, chosen, stop, consented=consented))
+
+
+def evidence(
+    history: options.HistoryUrl = HISTORY,
+    recordings: options.Recordings = RECORDINGS,
+    models: options.ModelsFolder = None,
+) -> None:
+    """Keep of each alarm what was seen round it, cut out of the recordings."""
+    from alerts.database import StoreError
+    from rhythmwatch.evidencing import examine
+    from rhythmwatch.models import ModelError, load_models
+    from rhythmwatch.warm import ensure_kernels
+
+    _child()
+    ensure_kernels()
+    with options.one_line_errors(ModelError, ValueError, StoreError, OSError):
+        loaded = load_models(models)
+        run_until_stopped("evidence", lambda stop: examine(history, recordings, loaded, stop))
 
 
 def web(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rhythmwatch.cli import bench, devices, files, offline, serve, sources
+from rhythmwatch.cli import bench, devices, files, offline, rights, serve, sources
 
 app = typer.Typer(
     help="Real-time streaming ECG monitoring. Not a medical device: not for diagnosis or treatment.",
@@ -19,7 +19,10 @@ app.command()(serve.ingest)
 app.command()(serve.worker)
 app.command()(serve.historian)
 app.command()(serve.recorder)
+app.command()(serve.evidence)
 app.command()(serve.web)
+app.command()(rights.keeper)
+app.command()(rights.adt)
 app.command()(sources.replay)
 app.command()(sources.simulate)
 app.command()(offline.analyze)
@@ -28,6 +31,7 @@ app.command()(files.images)
 app.command()(offline.train)
 app.command()(offline.evaluate)
 app.command()(offline.warm)
+app.command(name="export-training")(rights.export_training)
 app.add_typer(offline.data, name="data")
 app.add_typer(devices.devices, name="devices")
 app.add_typer(devices.certs, name="certs")

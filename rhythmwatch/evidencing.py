@@ -1,0 +1,225 @@
+"""The evidence process: cuts what was seen round each alarm out of the recordings, and what the networks made of it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from sqlalchemy.exc import SQLAlchemyError
+
+from alerts.archive import Archive, Strip
+from alerts.archive_files import MISSING
+from alerts.database import open_engine, upgrade
+from alerts.evidence import Evidence, EvidenceBeat, EvidenceMap, EvidenceStore, Feature, stretch_of
+from alerts.model import Kind
+from bus.messages import AlarmEvent
+from dsp.layout import FS
+from dsp.spectrogram import BINS, HOP
+from ingest.recordings import Recording
+from rhythmwatch.models import Models
+from rhythmwatch.reasons import explain_evidence
+from rhythmwatch.stages import Chunk, Stages
+from rhythmwatch.views import TOP_HZ
+
+log = structlog.get_logger()
+
+LEAD_IN_MS: Final = 60_000
+"""Signal before the strip that filters and detectors settle in, and that a rhythm is compared with."""
+SETTLE_MS: Final = 6_000
+"""The recorder writes this late."""
+PATIENCE_MS: Final = 300_000
+"""Where samples are missing at the end, they are waited for this long."""
+BACK_MS: Final = 86_400_000
+"""After a stand-still alarms of this long are caught up with."""
+POLL_S: Final = 2.0
+MAX_WAIT_S: Final = 30.0
+RHYTHM_KINDS: Final = frozenset({Kind.VFIB, Kind.VTACH, Kind.AFIB, Kind.ASYSTOLE})
+"""Kinds that rest on a rhythm verdict, or on the lack of beats beside one."""
+
+
+def cut(archive: Archive, models: Models, alarm: AlarmEvent, lead: str = "") -> Evidence | None:
+    """Cut the evidence of an alarm.
+
+    Parameters
+    ----------
+    archive : Archive
+    models : Models
+        For the spectrogram, and for what in the signal made a rhythm verdict.
+    alarm : AlarmEvent
+    lead : str
+        That was analysed; else the first.
+
+    Returns
+    -------
+    Evidence or None
+        None where nothing was recorded.
+    """
+    from_ms, to_ms = stretch_of(alarm)
+    strip = archive.read(alarm.patient, from_ms - LEAD_IN_MS, to_ms)
+    skip = round(LEAD_IN_MS * strip.fs / 1000)
+    if not strip.fs or (strip.units[skip:] == MISSING).all():
+        return None
+    column = strip.leads.index(lead) if lead in strip.leads else 0
+    wave = strip.mv[:, column]
+    beats = archive.beats(alarm.patient, from_ms, to_ms)
+    return Evidence(
+        from_ms=from_ms,
+        to_ms=to_ms,
+        fs=strip.fs,
+        lead=strip.leads[column],
+        samples_mv=[None if value != value else round(value, 4) for value in wave[skip:].tolist()],
+        columns=base64.b64encode(_columns(wave, strip.fs, models)).decode(),
+        column_ms=HOP * 1000 / FS,
+        bins=BINS,
+        top_hz=TOP_HZ,
+        beats=[_beat(beat) for beat in beats],
+        rule=alarm.detail,
+        model=models.version,
+        probabilities=_probabilities(beats, alarm),
+        map=_map(strip, column, models, alarm),
+    )
+
+
+def is_complete(archive: Archive, alarm: AlarmEvent) -> bool:
+    """Whether the strip of an alarm is recorded to its end."""
+    _, to_ms = stretch_of(alarm)
+    strip = archive.read(alarm.patient, to_ms - 1_000, to_ms)
+    return bool(strip.fs) and not bool((strip.units[-1:] == MISSING).all())
+
+
+def _columns(wave: NDArray[np.float32], fs: float, models: Models) -> bytes:
+    """Spectrogram of the strip, after the lead-in."""
+    stages = Stages(models, 1)
+    slot = stages.admit()
+    stages.reset(slot, 1, 0)
+    (stretches,) = stages.run([Chunk(slot, fs, wave[:, None])])
+    loud = b"".join(stretch.loud for stretch in stretches)
+    first = stretches[0].column0 if stretches else 0
+    skip = -(-(LEAD_IN_MS * FS // 1000) // HOP) - first
+    return loud[max(0, skip) * BINS :]
+
+
+def _beat(beat: Any) -> EvidenceBeat:
+    return EvidenceBeat(
+        ms=int(beat["ms"]),
+        epoch=int(beat["epoch"]),
+        sample=int(beat["sample"]),
+        code=beat["code"].decode(),
+        p=round(float(beat["p"]), 4),
+        second=beat["second"].decode(),
+        second_p=round(float(beat["second_p"]), 4),
+        rr_ms=int(beat["rr_ms"]),
+        map=base64.b64encode(beat["map"].tobytes()).decode() if beat["mapped"] else "",
+    )
+
+
+def _probabilities(beats: NDArray[Any], alarm: AlarmEvent) -> dict[str, float]:
+    """Mean over the beats between onset and raising, by class; each says its best two."""
+    behind = beats[(beats["ms"] >= alarm.onset_ms - 20) & (beats["ms"] <= alarm.raised_ms)]
+    sums: dict[str, float] = {}
+    for beat in behind:
+        for name, p in (("code", "p"), ("second", "second_p")):
+            code = beat[name].decode()
+            sums[code] = sums.get(code, 0.0) + float(beat[p])
+    return {code: round(total / len(behind), 4) for code, total in sorted(sums.items(), key=lambda item: -item[1])}
+
+
+def _map(strip: Strip, column: int, models: Models, alarm: AlarmEvent) -> EvidenceMap | None:
+    if alarm.kind not in RHYTHM_KINDS:
+        return None
+    units = strip.units[:, column : column + 1]
+    recording = Recording("alarm", strip.fs, strip.leads[column : column + 1], strip.gain, units)
+    try:
+        reason = explain_evidence(recording, models, (alarm.raised_ms - strip.from_ms) / 1000)
+    except ValueError:
+        return None
+    return EvidenceMap(
+        code=reason["code"],
+        p=reason["p"],
+        second=reason["second"],
+        second_p=reason["second_p"],
+        from_ms=strip.from_ms + round(reason["begin_s"] * 1000),
+        to_ms=strip.from_ms + round(reason["end_s"] * 1000),
+        bands=[(low, high) for low, high in reason["bands"]],
+        cells=reason["map"],
+        features=[Feature(**feature) for feature in reason["features"]],
+        rule=reason["rule"],
+        method=reason["method"],
+    )
+
+
+def cut_due(store: EvidenceStore, archive: Archive, models: Models, now_ms: int) -> int:
+    """Cut the evidence of every alarm whose strip is recorded, or will not be any more.
+
+    Returns
+    -------
+    int
+        Alarms that are settled now.
+    """
+    done = 0
+    for alarm in store.wanted(now_ms - BACK_MS, now_ms, 500):
+        _, to_ms = stretch_of(alarm)
+        age = now_ms - to_ms
+        if age < SETTLE_MS or (age < PATIENCE_MS and not is_complete(archive, alarm)):
+            continue
+        lead = store.lead_at(alarm.patient, alarm.raised_ms)
+        try:
+            evidence = cut(archive, models, alarm, lead)
+        except (ValueError, LookupError, ArithmeticError) as error:
+            # One strip that can't be read must not hold up the evidence of all others.
+            log.error("evidence can't be cut", alarm=alarm.id, why=f"{type(error).__name__}: {error}")
+            evidence = None
+        store.keep(alarm, evidence, now_ms)
+        done += 1
+    return done
+
+
+async def examine(
+    history: str, recordings: Path, models: Models, stop: asyncio.Event, *, poll_s: float = POLL_S
+) -> None:
+    """Cut evidence until `stop` is set; what fails is tried again.
+
+    Parameters
+    ----------
+    history : str
+        Address of the history database.
+    recordings : Path
+        Folder of the recorder.
+    models : Models
+    stop : asyncio.Event
+        Set to end it.
+    poll_s : float
+        Pause between two looks.
+    """
+    with contextlib.suppress(OSError):
+        # Nobody waits for it: the live path goes first.
+        os.nice(10)
+    engine = open_engine(history)
+    store, archive = EvidenceStore(engine), Archive(history, recordings)
+    total, wait, failing = 0, poll_s, ""
+    try:
+        while not stop.is_set():
+            try:
+                if not total:
+                    await asyncio.to_thread(upgrade, engine)
+                total += await asyncio.to_thread(cut_due, store, archive, models, int(time.time() * 1000))
+                wait, failing = poll_s, ""
+            except (SQLAlchemyError, OSError) as error:
+                problem = str(error).split("\n", 1)[0]
+                if problem != failing:
+                    log.warning("evidence can't be kept, tried again until it works", why=problem)
+                wait, failing = min(2 * wait, MAX_WAIT_S), problem
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), wait)
+    finally:
+        archive.close()
+        engine.dispose()
+    log.info("evidence process ended", alarms=total)
