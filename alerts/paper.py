@@ -167,12 +167,12 @@ def draw_trace(
     x, y, height : float
         Upper left corner and height of the paper.
     mv : ndarray, shape (n,)
-        Millivolts, NaN where there is no sample. The middle of the paper is their median.
+        Millivolts, NaN where there is no sample. The middle of their range is the middle of the paper.
     fs : float
         Hz.
     """
     there = ~np.isnan(mv)
-    middle = float(np.median(mv[there])) if there.any() else 0.0
+    middle = float(np.percentile(mv[there], (0.2, 99.8)).mean()) if there.any() else 0.0
     rise = np.clip((mv - middle) * HEIGHT, -height / 2, height / 2)
     edges = np.flatnonzero(np.diff(there.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
     end = 0

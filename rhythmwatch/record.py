@@ -8,7 +8,7 @@ flush that failed half-way is simply done again, and a recorder that was killed 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -59,7 +59,8 @@ class Counters:
     frames, late, beats : int
         Stored; `late` came out of order or was kept by the device.
     refused : dict of str to int
-        Left out, by reason: ``entry``, ``event``, ``changed``, ``jump``, ``patient`` or why a frame can't be read.
+        Left out, by reason: ``entry``, ``event``, ``changed``, ``jump``, ``patient``, ``beat`` (no samples to it),
+        ``not agreed`` (nobody admitted, or no consent) or why a frame can't be read.
     lost : int
         Times that a stream of the bus had been cut before all of it was recorded.
     failures : int
@@ -101,13 +102,23 @@ class Recording:
     partitions : iterable of int
     counters : Counters, optional
         To go on counting in.
+    may_keep : callable
+        Whether what a channel gave at a wall time (ms) may be kept; what may not is left out, and counted.
     """
 
-    def __init__(self, root: Path, index: Index, partitions: Iterable[int], counters: Counters | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        index: Index,
+        partitions: Iterable[int],
+        counters: Counters | None = None,
+        may_keep: Callable[[str, int], bool] = lambda patient, ms: True,
+    ) -> None:
         self.counters = counters or Counters()
         self.pending_bytes = 0
         self._root = root
         self._index = index
+        self._may_keep = may_keep
         places = index.places()
         self._states = {partition: _state(places.get(partition)) for partition in partitions}
         self._moved: set[int] = set()
@@ -154,7 +165,7 @@ class Recording:
                 known = state.patients[event.patient] = PatientState()
             known.trend.take(event)
             if isinstance(event, BeatEvent):
-                self._take_beat(known, event)
+                self._take_beat(event)
         state.events = records[-1].position
         self._moved.add(partition)
 
@@ -178,6 +189,9 @@ class Recording:
         if placed not in ("live", "late"):
             self.counters.refuse(placed)
             return
+        if not self._may_keep(entry.patient, int(known.timeline.guess_ms(frame, entry.server_ms))):
+            self.counters.refuse("not agreed")
+            return
         late = placed == "late"
         rows, bits = _on_disk(frame)
         length = segment_length(frame.rate)
@@ -200,7 +214,10 @@ class Recording:
         else:
             self.counters.frames += 1
 
-    def _take_beat(self, known: PatientState, event: BeatEvent) -> None:
+    def _take_beat(self, event: BeatEvent) -> None:
+        if not self._may_keep(event.patient, event.ms):
+            self.counters.refuse("not agreed")
+            return
         for segment in self._of_epoch(event.patient, event.epoch):
             if segment.first <= event.sample < segment.first + segment.length:
                 self._open(segment).beats.append(_pack_beat(event))
@@ -329,7 +346,9 @@ class Recording:
             self._files[path].sync()
         for partition in self._moved:
             for patient, state in self._states[partition].patients.items():
-                self._minutes += [(patient, ms, sums) for ms, sums in state.trend.settled()]
+                self._minutes += [
+                    (patient, ms, sums) for ms, sums in state.trend.settled() if self._may_keep(patient, ms)
+                ]
         self._index.commit(
             self._new_rows.values(),
             self._minutes,
@@ -343,8 +362,12 @@ class Recording:
 
     def leave(self, before_ms: int) -> None:
         """Let go of segments that ended before a time, so that they can be deleted; call right after a `flush`."""
-        for path in [path for path, files in self._files.items() if files.segment.to_ms < before_ms]:
+        old = [path for path, files in self._files.items() if files.segment.to_ms < before_ms]
+        for path in old:
+            self._files[path].complete()
             self._files.pop(path).close()
+        if not old:
+            return
         self._current = {patient: path for patient, path in self._current.items() if path in self._files}
         self._epochs.clear()
 

@@ -83,7 +83,9 @@ class Timeline(msgspec.Struct):
         return "live"
 
     def guess_ms(self, frame: Frame, server_ms: int) -> float:
-        """Wall time of the first sample of a frame from an epoch of which nothing else is known."""
+        """Wall time of the first sample of a frame, by the clock of its device where it is of another epoch."""
+        if frame.epoch == self.epoch:
+            return self.clock.ms(frame.sample)
         ms = frame.device_ms + (self.offset_ms or 0.0)
         arrived = server_ms - len(frame.samples) * 1000 / frame.rate
         return ms if arrived - STORED_MS < ms <= arrived + AHEAD_MS else arrived

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from alerts.archive import Archive
 from alerts.archive_index import Index
+from alerts.care import Care
+from alerts.database import open_engine
 from bus.child import hold, make_folder
 from bus.errors import BusError
 from bus.streams import Bus, Record, milliseconds
@@ -30,10 +31,10 @@ FLUSH_S: Final = 60.0
 """Files are synced and positions moved this often; a recorder that is killed repeats so much."""
 FLUSH_BYTES: Final = 32 << 20
 READ_COUNT: Final = 500
-EXPIRE_S: Final = 600.0
+IDLE_MS: Final = 3_600_000
+"""Files of a patient that has been silent for so long are closed; others may delete them then."""
 WAIT_S: Final = 0.5
 MAX_WAIT_S: Final = 30.0
-DAY_MS: Final = 86_400_000
 
 
 class Recorder:
@@ -45,32 +46,32 @@ class Recorder:
         Open connection.
     index : Index
         Of the history database.
-    archive : Archive
-        Over the same database and folder; deletes what is too old.
+    folder : Path
+        Of the recordings.
     partitions : sequence of int
     stop : asyncio.Event
         Set to end; what was read is stored before it ends.
-    days : float
-        Recordings are deleted when they are older.
+    may_keep : callable
+        Whether what a channel gave at a wall time (ms) may be kept.
     """
 
     def __init__(
         self,
         bus: Bus,
         index: Index,
-        archive: Archive,
+        folder: Path,
         partitions: Sequence[int],
         stop: asyncio.Event,
         *,
-        days: float,
+        may_keep: Callable[[str, int], bool],
         poll_s: float = POLL_S,
         write_s: float = WRITE_S,
         flush_s: float = FLUSH_S,
         wait_s: float = WAIT_S,
     ) -> None:
         self.counters = Counters()
-        self._bus, self._index, self._archive = bus, index, archive
-        self._partitions, self._stop, self._days = partitions, stop, days
+        self._bus, self._index, self._folder = bus, index, folder
+        self._partitions, self._stop, self._may_keep = partitions, stop, may_keep
         self._poll_s, self._write_s, self._flush_s = poll_s, write_s, flush_s
         self._first_wait = self._wait = wait_s
         self._failing = ""
@@ -94,12 +95,11 @@ class Recorder:
 
     def _open(self) -> Recording:
         self._index.upgrade()
-        return Recording(self._archive.folder, self._index, self._partitions, self.counters)
+        return Recording(self._folder, self._index, self._partitions, self.counters, self._may_keep)
 
     async def _keep(self, recording: Recording) -> None:
         loop = asyncio.get_running_loop()
         written = flushed = loop.time()
-        expired = float("-inf")
         try:
             while not self._stop.is_set():
                 began = loop.time()
@@ -110,9 +110,6 @@ class Recorder:
                         flushed = began
                     if not await self._store(recording, for_good=flushed == began):
                         return
-                if began - expired >= EXPIRE_S:
-                    await self._expire(recording)
-                    expired = began
                 if not full:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._stop.wait(), max(0.0, began + self._poll_s - loop.time()))
@@ -144,7 +141,7 @@ class Recorder:
                 await asyncio.to_thread(recording.flush if for_good else recording.write)
             except (OSError, SQLAlchemyError) as error:
                 self.counters.failures += 1
-                await self._pause(f"recordings can't be written to {self._archive.folder}: {_first_line(error)}")
+                await self._pause(f"recordings can't be written to {self._folder}: {_first_line(error)}")
                 if self._stop.is_set():
                     # The bus keeps them behind the stored position, so the next recorder writes them.
                     return False
@@ -152,6 +149,7 @@ class Recorder:
             self._well("disk")
             if not for_good:
                 return True
+            await asyncio.to_thread(recording.leave, int(time.time() * 1000) - IDLE_MS)
             with contextlib.suppress(BusError):
                 await self._hold(recording)
             return True
@@ -169,18 +167,6 @@ class Recorder:
         for partition, name, position in lost:
             self.counters.lost += 1
             log.error("dropped by the bus before it was recorded", partition=partition, stream=name, until=position)
-
-    async def _expire(self, recording: Recording) -> None:
-        before = int(time.time() * 1000 - self._days * DAY_MS)
-        if await self._store(recording):
-            try:
-                await asyncio.to_thread(recording.leave, before)
-                gone = await asyncio.to_thread(self._archive.expire, before)
-            except (OSError, SQLAlchemyError) as error:
-                log.warning("old recordings can't be deleted, tried again later", why=_first_line(error))
-            else:
-                if gone:
-                    log.info("old recordings deleted", segments=gone)
 
     async def _pause(self, problem: str) -> None:
         self.counters.last_error = problem
@@ -209,12 +195,16 @@ def _take_events(recording: Recording, batches: Sequence[tuple[int, list[Record]
             recording.take_events(partition, records)
 
 
+def _always(patient: str, ms: int) -> bool:
+    return True
+
+
 def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0]
 
 
 async def record(
-    bus_url: str, history: str, folder: Path, partitions: Sequence[int], days: float, stop: asyncio.Event
+    bus_url: str, history: str, folder: Path, partitions: Sequence[int], stop: asyncio.Event, *, consented: bool = True
 ) -> None:
     """Record until `stop` is set.
 
@@ -225,10 +215,10 @@ async def record(
     folder : Path
         Of the recordings; one recorder a range of partitions.
     partitions : sequence of int
-    days : float
-        Recordings are deleted when they are older.
     stop : asyncio.Event
         Set to end it.
+    consented : bool
+        Keep only what was recorded while a person was admitted who agreed to monitoring; else everything.
 
     Raises
     ------
@@ -236,10 +226,15 @@ async def record(
         If the folder can't be made, or another recorder holds it.
     """
     folder = make_folder(folder)
-    with hold(folder / f"recorder-{partitions[0]}.lock"), Index(history) as index, Archive(history, folder) as archive:
-        async with Bus(bus_url) as bus:
-            recorder = Recorder(bus, index, archive, partitions, stop, days=days)
-            await recorder.run()
+    engine = open_engine(history)
+    may_keep = Care(engine).may_keep if consented else _always
+    try:
+        with hold(folder / f"recorder-{partitions[0]}.lock"), Index(history) as index:
+            async with Bus(bus_url) as bus:
+                recorder = Recorder(bus, index, folder, partitions, stop, may_keep=may_keep)
+                await recorder.run()
+    finally:
+        engine.dispose()
     counters = recorder.counters
     log.info(
         "recorder ended", frames=counters.frames, late=counters.late, beats=counters.beats, refused=counters.refused

@@ -337,6 +337,24 @@ def test_a_full_disk_is_waited_out(desk: Desk, monkeypatch: pytest.MonkeyPatch):
     assert desk.archive.beats("bed-1", T0, T0 + 4_000)["sample"].tolist() == [300]
 
 
+def test_what_nobody_agreed_to_is_not_kept(desk: Desk):
+    """Samples, beats and minutes from before an admission and after a withdrawal are left out, and counted."""
+    desk.recording = Recording(
+        desk.root, desk.index, [0], may_keep=lambda patient, ms: T0 + 3_000 <= ms < T0 + 6_000 and patient == "bed-1"
+    )
+    units = samples(2500)
+    desk.put([entry(frame) for frame in frames(units)])
+    desk.put([beat(number * 250 + 100) for number in range(10)])
+    desk.put([StatusEvent("bed-1", "bed-1", T0 + 600_000, "MLII", ("MLII",), "no_data")])
+    desk.recording.flush()
+    strip = desk.archive.read("bed-1", T0, T0 + 10_000)
+    assert strip.gaps == [(T0, T0 + 3_000), (T0 + 6_000, T0 + 10_000)]
+    assert np.array_equal(strip.units[750:1500], units[750:1500])
+    assert desk.archive.beats("bed-1", T0, T0 + 10_000)["sample"].tolist() == [850, 1100, 1350]
+    assert desk.recording.counters.refused == {"not agreed": 14}
+    assert desk.archive.minutes("bed-1", T0, T0 + 600_000).ms.size == 0
+
+
 def test_retention_deletes_what_is_old(desk: Desk):
     """Segments and minutes from before the limit go with their files, and nothing else does."""
     units = samples(250 * 7300, leads=1)
@@ -446,7 +464,16 @@ async def bus(tmp_path: Path) -> Any:
 def run_recorder(bus: Bus, desk: Desk, stop: asyncio.Event) -> tuple[Recorder, asyncio.Task[None]]:
     """Start a recorder that hurries."""
     recorder = Recorder(
-        bus, desk.index, desk.archive, [0], stop, days=1e5, poll_s=0.02, write_s=0.05, flush_s=0.1, wait_s=0.02
+        bus,
+        desk.index,
+        desk.root,
+        [0],
+        stop,
+        may_keep=lambda patient, ms: True,
+        poll_s=0.02,
+        write_s=0.05,
+        flush_s=0.1,
+        wait_s=0.02,
     )
     return recorder, asyncio.create_task(recorder.run())
 
@@ -521,7 +548,7 @@ async def test_kill_9_of_the_process(tmp_path: Path, desk: Desk):
     async with embedded(tmp_path / "bus") as url, Bus(url, partitions=1) as bus:
         command = [
             *(sys.executable, "-m", "rhythmwatch", "recorder", "--bus", url, "--history", desk.url),
-            *("--recordings", str(desk.root), "--partitions", "0", "--days", "100000"),
+            *("--recordings", str(desk.root), "--partitions", "0", "--everything"),
         ]
         for begin, end in ((0, 15), (15, 30), (30, 40)):
             process = await asyncio.create_subprocess_exec(*command)
