@@ -43,6 +43,8 @@ def small_config(tmp_path: Path) -> Path:
     for name, value in {
         "folds": "2\nevery = 12",
         "epochs": "1",
+        "parts": "2",
+        "held": "3",
         "draws": "2560",
         "trees": "5",
         "fibrillation": "0",

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from dsp import frontend, qrs, spectrogram
 from dsp.layout import BLOCK, FS, Peaks, Signal
 from inference import features
+from inference.features_shape import LIKE
+from inference.training.beat_wavelet import wavelet_images
 from inference.training.records import Record, read
 from inference.training.scoring import WINDOW, match
 
@@ -28,6 +30,12 @@ DECISION: Final = 110
 
 ANY_N: Final = 0b111
 """Classes N, L and R as bits: what a database that doesn't tell bundle branch blocks means by N."""
+
+SHIPPED_IMAGE: Final = "stft"
+"""Kind of image that the live pipeline makes; others are for comparison."""
+
+_DOMINANT: Final = features.NAMES.index("corr_dominant")
+_LEARNT: Final = features.NAMES.index("beats_learnt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +257,7 @@ def pieces(x: NDArray[np.float32], flags: NDArray[np.uint8], size: int = CHUNK) 
         )
 
 
-def rows(source: Strip, peaks: Peaks, keep: NDArray[np.bool_] | None = None) -> Table:
+def rows(source: Strip, peaks: Peaks, keep: NDArray[np.bool_] | None = None, image: str = SHIPPED_IMAGE) -> Table:
     """Run the streaming features over a strip.
 
     Parameters
@@ -259,6 +267,8 @@ def rows(source: Strip, peaks: Peaks, keep: NDArray[np.bool_] | None = None) -> 
         All R peaks of the strip, ascending.
     keep : ndarray of bool, shape (b,), optional
         True beats whose rows are wanted (beats near none are dropped with it); all rows without it.
+    image : str
+        `SHIPPED_IMAGE`, or one of `inference.training.beat_wavelet.KINDS`.
 
     Returns
     -------
@@ -292,12 +302,14 @@ def rows(source: Strip, peaks: Peaks, keep: NDArray[np.bool_] | None = None) -> 
         mask = wanted[done : done + out.r.size]
         chosen.append(mask)
         done += out.r.size
-        images.append(out.images[mask].transpose(0, 1, 3, 2).astype(np.float16))
+        if image == SHIPPED_IMAGE:
+            images.append(out.images[mask].transpose(0, 1, 3, 2).astype(np.float16))
         parts.append(replace(out, images=out.images[:0]))
     mask = np.concatenate(chosen) if chosen else np.zeros(0, bool)
-    return Table(
-        np.concatenate([part.features for part in parts])[mask],
-        np.concatenate(images),
-        np.concatenate([part.r for part in parts])[mask],
-        allowed[: mask.size][mask],
-    )
+    columns = np.concatenate([part.features for part in parts])
+    r = np.concatenate([part.r for part in parts])
+    if image != SHIPPED_IMAGE:
+        learnt = np.concatenate([part.cluster for part in parts]) >= 0
+        like = (columns[:, _DOMINANT] > LIKE) | (columns[:, _LEARNT] == 0)
+        images = [wavelet_images(source.x, r, learnt & like, image)[mask]]
+    return Table(columns[mask], np.concatenate(images), r[mask], allowed[: mask.size][mask])

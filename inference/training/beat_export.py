@@ -14,6 +14,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from torch import nn
 
 from dsp.spectrogram import BINS
 from inference.beats import SHARE
@@ -42,7 +43,7 @@ def save(path: Path, network: BeatNetwork, booster: lgb.Booster, bias: NDArray[n
     contract : Contract
         Goes into the metadata.
     """
-    network = copy.deepcopy(network)
+    network = _folded(copy.deepcopy(network))
     with torch.no_grad():
         network.last.bias.add_(torch.from_numpy(bias / (1 - SHARE)).float())
     example = (torch.zeros(2, len(contract.features)), torch.zeros(2, CHANNELS, COLUMNS, BINS))
@@ -68,6 +69,26 @@ def save(path: Path, network: BeatNetwork, booster: lgb.Booster, bias: NDArray[n
     helper.set_model_props(model, {KEY: to_json(contract)})
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
+
+
+def _folded(network: BeatNetwork) -> BeatNetwork:
+    """Move the normalisation of the image into the first convolution, where no padding keeps the two apart.
+
+    The engine folds only what stands behind a convolution; a pass over the whole image costs as much as a layer.
+    """
+    norm, first = network.image[0], network.image[1]
+    if not (isinstance(norm, nn.BatchNorm2d) and isinstance(first, nn.Conv2d)) or first.padding != (0, 0):
+        return network
+    if norm.running_var is None or norm.running_mean is None:
+        return network
+    with torch.no_grad():
+        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        shift = norm.bias - gain * norm.running_mean
+        plain = nn.Conv2d(first.in_channels, first.out_channels, first.kernel_size, first.stride)  # type: ignore[arg-type]
+        plain.weight.copy_(first.weight * gain[None, :, None, None])
+        plain.bias.copy_((first.weight * shift[None, :, None, None]).sum(dim=(1, 2, 3)))  # type: ignore[union-attr]
+    network.image[0], network.image[1] = nn.Identity(), plain
+    return network
 
 
 def _ensemble(booster: lgb.Booster) -> Any:

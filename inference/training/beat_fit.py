@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,13 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inference.training.beat_checkpoint import Checkpoints, key, random_state, set_random_state
 from inference.training.beat_network import BeatNetwork, loss
 from inference.training.records import CLASSES, GROUP_OF_CLASS
 
 TREE_CLASSES: Final = 3
 """Trees tell N (with F), S and V apart; the finer classes are the network's."""
 
+EDGE_ROWS: Final = 40_000
+"""Rows that tell the pieces of each feature, about."""
+
 _GROUP: Final = np.array(GROUP_OF_CLASS)
+_SUMMED: Final = ((0, 1, 2, 5), (3,), (4,))
+"""Classes of the network that each class of the trees stands for; they know no paced ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +59,66 @@ def groups(allowed: NDArray[np.uint8]) -> NDArray[np.int64]:
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A trained network.
+
+    Attributes
+    ----------
+    network : BeatNetwork
+        In evaluation mode.
+    epochs : int
+        Epochs that it was trained for: where held-out patients fared best, all of them without such.
+    losses, held : tuple of float
+        Mean loss of each epoch, and on the held-out rows.
+    """
+
+    network: BeatNetwork
+    epochs: int
+    losses: tuple[float, ...]
+    held: tuple[float, ...] = ()
+
+
 def fit_network(
-    data: Rows, settings: dict[str, Any], seed: int, progress: Callable[[str], None] | None = None
-) -> BeatNetwork:
+    data: Rows,
+    settings: dict[str, Any],
+    seed: int,
+    progress: Callable[[str], None] | None = None,
+    *,
+    name: str = "network",
+    soft: NDArray[np.float32] | None = None,
+    held: Rows | None = None,
+    begin: BeatNetwork | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> Fitted:
     """Train the network.
 
     Parameters
     ----------
     data : Rows
     settings : dict
-        ``epochs``, ``draws`` (rows an epoch), ``shares`` (of N, S, V with F and Q among the draws), ``batch``,
-        ``rate``, ``decay``, ``smoothing``, ``dropout``.
+        ``shape`` (see `BeatNetwork`, and ``pieces`` of each feature, 0 for normalised ones), ``epochs``, ``draws``
+        (rows an epoch), ``shares`` (of N, S, V with F and Q among the draws), ``batch``, ``rate``, ``decay``,
+        ``smoothing``, ``dropout``, ``soften`` (share of `soft` in the loss), and optionally ``patience`` (epochs
+        without a gain on `held` after which it stops) and ``stop`` (epochs of the schedule that are run).
     seed : int
     progress : callable, optional
         Told a line after each epoch.
+    name : str
+        Of the fit, for `progress` and `checkpoints`.
+    soft : ndarray of float32, shape (m, TREE_CLASSES), optional
+        Probabilities that trees give the rows.
+    held : Rows, optional
+        Rows of other patients; training stops when it no longer helps them, and the best epoch is taken.
+    begin : BeatNetwork, optional
+        Pre-trained network of the same shape to begin from, its normalisation included.
+    checkpoints : Checkpoints, optional
+        Where the state is kept after each epoch, and resumed from.
 
     Returns
     -------
-    BeatNetwork
-        In evaluation mode.
+    Fitted
+        The same for the same arguments, cut off and resumed or not.
 
     Raises
     ------
@@ -80,40 +128,108 @@ def fit_network(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     group = data.groups
-    mean = data.features.mean(axis=0)
-    scale = np.maximum(data.features.std(axis=0), 1e-3)
-    network = BeatNetwork(torch.from_numpy(mean), torch.from_numpy(scale), len(CLASSES), settings["dropout"])
     pools = [np.flatnonzero(group == 0), np.flatnonzero(group == 1), np.flatnonzero(group >= 2)]
     if not all(pool.size for pool in pools):
         raise ValueError("training needs beats of N, of S and of V: take more records")
     chances = [w / w.sum() for w in (data.weight[pool].astype(np.float64) for pool in pools)]
     counts = [int(settings["draws"] * share) for share in settings["shares"]]
-    bits = torch.from_numpy(((data.allowed[:, None] >> np.arange(len(CLASSES))) & 1).astype(np.float32))
-    batch = settings["batch"]
-    steps = settings["epochs"] * (sum(counts) // batch)
+    bits = class_bits(data.allowed)
+    network = _network(data, settings, begin)
+    batch, epochs = settings["batch"], settings["epochs"]
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings["rate"], weight_decay=settings["decay"])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings["rate"], total_steps=steps)
-    ones = torch.ones(batch)
-    network.train()
-    for epoch in range(settings["epochs"]):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings["rate"], total_steps=epochs * (sum(counts) // batch)
+    )
+    made_of = key(settings, seed, data.features, data.allowed, data.weight, soft, begin is not None)
+    losses: list[float] = []
+    scores: list[float] = []
+    best = copy.deepcopy(network.state_dict())
+    if checkpoints is not None and (state := checkpoints.load(name, made_of)) is not None:
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        set_random_state(rng, state["random"])
+        losses, scores, best = state["losses"], state["held"], state["best"]
+    while len(losses) < settings.get("stop", epochs) and not _done(scores, settings.get("patience", epochs)):
         drawn = [rng.choice(p, n, p=c) for p, n, c in zip(pools, counts, chances, strict=True)]
         order = rng.permutation(np.concatenate(drawn))
+        network.train()
         total = 0.0
         for at in range(0, len(order) - batch + 1, batch):
             index = np.sort(order[at : at + batch])
             images = torch.from_numpy(augment(data.images[index].astype(np.float32), rng))
             images = images.contiguous(memory_format=torch.channels_last)
             logits = network(torch.from_numpy(data.features[index]), images)
-            value = loss(logits, bits[index], ones, settings["smoothing"])
+            value = loss(logits, bits[index], torch.ones(batch), settings["smoothing"])
+            if soft is not None:
+                value = (1 - settings["soften"]) * value + settings["soften"] * taught(logits, soft[index])
             optimizer.zero_grad()
             torch.autograd.backward(value)
             optimizer.step()
             schedule.step()
             total += value.item()
+        network.eval()
+        losses.append(total / (len(order) // batch))
+        if held is not None:
+            scores.append(held_loss(network, held, settings["shares"]))
+        if held is None or scores[-1] == min(scores):
+            best = copy.deepcopy(network.state_dict())
+        if checkpoints is not None:
+            state = {
+                "network": network.state_dict(), "optimizer": optimizer.state_dict(), "best": best,
+                "schedule": schedule.state_dict(), "random": random_state(rng), "losses": losses, "held": scores,
+            }  # fmt: skip
+            checkpoints.save(name, made_of, state)
         if progress is not None:
-            progress(f"network, epoch {epoch + 1} of {settings['epochs']}: loss {total / (len(order) // batch):.4f}")
+            also = f", on held-out patients {scores[-1]:.4f}" if scores else ""
+            progress(f"{name}, epoch {len(losses)} of {epochs}: loss {losses[-1]:.4f}{also}")
+    network.load_state_dict(best)
     network.eval()
+    taken = 1 + int(np.argmin(scores)) if scores else len(losses)
+    return Fitted(network, taken, tuple(losses), tuple(scores))
+
+
+def _network(data: Rows, settings: dict[str, Any], begin: BeatNetwork | None) -> BeatNetwork:
+    mean = torch.from_numpy(data.features.mean(axis=0))
+    scale = torch.from_numpy(np.maximum(data.features.std(axis=0), 1e-3))
+    pieces = settings["shape"]["pieces"]
+    some = data.features[:: max(1, len(data.features) // EDGE_ROWS)]
+    edges = torch.from_numpy(np.quantile(some, np.linspace(0, 1, pieces + 1), axis=0).T.astype(np.float32).copy())
+    network = BeatNetwork(mean, scale, len(CLASSES), settings["dropout"], settings["shape"], edges if pieces else None)
+    if begin is not None:
+        network.load_state_dict(begin.state_dict())
     return network
+
+
+def _done(scores: list[float], patience: int) -> bool:
+    return bool(scores) and len(scores) - 1 - int(np.argmin(scores)) >= patience
+
+
+def class_bits(allowed: NDArray[np.uint8]) -> torch.Tensor:
+    """Float32 tensor of shape (m, classes), 1 for the classes that each row's label leaves open."""
+    return torch.from_numpy(((allowed[:, None] >> np.arange(len(CLASSES))) & 1).astype(np.float32))
+
+
+def taught(logits: torch.Tensor, soft: NDArray[np.float32]) -> torch.Tensor:
+    """Cross-entropy of the teacher's N (with F), S and V against the network's, whose finer classes are summed.
+
+    Hinton et al. 2015, "Distilling the knowledge in a neural network".
+    """
+    log_p = torch.log_softmax(logits, dim=1)
+    summed = torch.stack([torch.logsumexp(log_p[:, list(some)], dim=1) for some in _SUMMED], dim=1)
+    return -(torch.from_numpy(soft) * summed).sum(dim=1).mean()
+
+
+def held_loss(network: BeatNetwork, held: Rows, shares: Sequence[float]) -> float:
+    """Negative log-likelihood of rows, N, S and V weighing as in training."""
+    logits = torch.from_numpy(network_logits(network, held.features, held.images))
+    bits, group = class_bits(held.allowed), np.minimum(held.groups, 2)
+    value = 0.0
+    for number, share in enumerate(shares):
+        some = np.flatnonzero(group == number)
+        if some.size:
+            value += share * float(loss(logits[some], bits[some], torch.from_numpy(held.weight[some]), 0.0))
+    return value
 
 
 def augment(images: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -194,3 +310,8 @@ def fit_trees(data: Rows, settings: dict[str, Any], seed: int) -> lgb.Booster:
         data.features[rows], target, weight=weight / weight.mean(), params={"max_bin": 127, "verbose": -1}
     )
     return lgb.train(parameters, train, settings["trees"])
+
+
+def tree_probabilities(booster: lgb.Booster, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities of N (with F), S and V, shape (m, TREE_CLASSES)."""
+    return np.asarray(booster.predict(features, num_threads=1), np.float32).reshape(-1, TREE_CLASSES)

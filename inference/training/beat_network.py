@@ -5,13 +5,22 @@ Feature normalisation is part of the graph; raw features go in and logits come o
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, Final
 
 import torch
 from torch import nn
 
 from dsp.spectrogram import BINS
+from inference.explain import STRIDE
 from inference.features_image import CHANNELS, COLUMNS
+
+SHAPE: Final[Mapping[str, Any]] = {
+    "patch": 4, "stem": 16, "blocks": [[32, 2], [48, 1]], "columns": [64], "head": 48,
+}  # fmt: skip
+"""Of the shipped network, see `BeatNetwork`."""
 
 
 def _separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
@@ -25,44 +34,71 @@ def _separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     )
 
 
+def _dense(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False)
+
+
 class BeatNetwork(nn.Module):
     """Logits of the beat classes.
 
     Parameters
     ----------
     mean, scale : Tensor of float32, shape (features,)
-        Normalisation of the features: ``clip((x - mean) / scale, -6, 6)``.
+        Normalisation of the features: ``clip((x - mean) / scale, -6, 6)``, unless there are `edges`.
     classes : int
         Outputs.
     dropout : float
         Of feature columns and of the hidden layer, in training.
+    shape : mapping
+        ``patch`` (side and stride of the first convolution: 2 or 4), ``stem`` (its channels), ``blocks`` (channels and
+        stride of each depthwise-separable one; the strides and `patch` multiply to 8), ``columns`` (widths of the
+        layers that the feature columns pass), ``head`` (width of the layer that joins both).
+    edges : Tensor of float32, shape (features, pieces + 1), optional
+        Ascending values of each feature: it enters as one number a piece, 0 below it to 1 above it. So a first layer
+        can follow steps and kinks as trees do (Gorishniy et al. 2022, "On embeddings for numerical features in tabular
+        deep learning").
+
+    Raises
+    ------
+    ValueError
+        If the strides don't multiply to `inference.explain.STRIDE`.
     """
 
     mean: torch.Tensor
     scale: torch.Tensor
+    low: torch.Tensor | None
+    step: torch.Tensor | None
 
-    def __init__(self, mean: torch.Tensor, scale: torch.Tensor, classes: int, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        mean: torch.Tensor,
+        scale: torch.Tensor,
+        classes: int,
+        dropout: float = 0.1,
+        shape: Mapping[str, Any] = SHAPE,
+        edges: torch.Tensor | None = None,
+    ) -> None:
         super().__init__()
+        patch, channels = shape["patch"], shape["stem"]
+        if patch * math.prod(stride for _, stride in shape["blocks"]) != STRIDE:
+            raise ValueError(f"patch and strides of a beat network multiply to {STRIDE}, not as in {shape}")
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
-        self.image = nn.Sequential(
-            nn.BatchNorm2d(CHANNELS),
-            nn.Conv2d(CHANNELS, 16, 3, 2, 1, bias=False),
-            nn.BatchNorm2d(16),
-            nn.ReLU(),
-            _separable(16, 32, 2),
-            _separable(32, 32, 1),
-            _separable(32, 48, 2),
-            _separable(48, 64, 1),
-            nn.Conv2d(64, 64, (COLUMNS // 8, BINS // 8), groups=64, bias=False),
-            nn.BatchNorm2d(64),
-            nn.ReLU(),
-            nn.Flatten(),
-        )
+        self.register_buffer("low", None if edges is None else edges[:, :-1].clone())
+        self.register_buffer("step", None if edges is None else edges.diff(dim=1).clamp(min=1e-3))
+        # A patch of 4 does not overlap the next one: a quarter of the work of two convolutions of stride 2.
+        first = nn.Conv2d(CHANNELS, channels, 4, 4, bias=False) if patch == 4 else _dense(CHANNELS, channels)
+        layers = [nn.BatchNorm2d(CHANNELS), first, nn.BatchNorm2d(channels), nn.ReLU()]
+        for width, stride in shape["blocks"]:
+            layers.append(_separable(channels, width, stride))
+            channels = width
+        pool = nn.Conv2d(channels, channels, (COLUMNS // STRIDE, BINS // STRIDE), groups=channels, bias=False)
+        self.image = nn.Sequential(*layers, pool, nn.BatchNorm2d(channels), nn.ReLU(), nn.Flatten())
         self.drop = nn.Dropout(dropout)
-        self.columns = nn.Sequential(nn.Linear(mean.numel(), 64), nn.ReLU())
-        self.head = nn.Sequential(nn.Linear(128, 48), nn.ReLU(), nn.Dropout(dropout))
-        self.last = nn.Linear(48, classes)
+        widths = [mean.numel() if edges is None else mean.numel() * (edges.shape[1] - 1), *shape["columns"]]
+        self.columns = nn.Sequential(*(layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())))
+        self.head = nn.Sequential(nn.Linear(channels + widths[-1], shape["head"]), nn.ReLU(), nn.Dropout(dropout))
+        self.last = nn.Linear(shape["head"], classes)
 
     def forward(self, features: torch.Tensor, images: torch.Tensor) -> Any:
         """Compute logits.
@@ -77,7 +113,10 @@ class BeatNetwork(nn.Module):
         -------
         Tensor of float32, shape (m, classes)
         """
-        x = torch.clamp((features - self.mean) / self.scale, -6.0, 6.0)
+        if self.low is None or self.step is None:
+            x = torch.clamp((features - self.mean) / self.scale, -6.0, 6.0)
+        else:
+            x = torch.clamp((features[:, :, None] - self.low) / self.step, 0.0, 1.0).flatten(1)
         return self.last(self.head(torch.cat([self.image(images), self.columns(self.drop(x))], dim=1)))
 
 

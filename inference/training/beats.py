@@ -1,19 +1,21 @@
 """Train the beat model: patient-wise cross-validation on DS1 and svdb, a final fit, one look at DS2, and the export.
 
-Cross-validation chooses the biases of S and V and the temperature; nothing is chosen on DS2. The report says how each
-figure came about. `random_split` is another experiment, reported and never shipped.
+Boosted trees on the features teach the network, and share its verdict. Cross-validation chooses the number of epochs,
+the biases of S and V and the temperature; nothing is chosen on DS2. The report says how each figure came about.
+`inference.training.beat_random` is another experiment, reported and never shipped.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import lightgbm as lgb
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,134 +23,211 @@ from numpy.typing import NDArray
 from dsp.layout import FS
 from dsp.qrs import QrsWeights
 from inference import features_image, qrs_model
-from inference.beats import CLASSES, FILE, BeatModel, mix, probabilities
+from inference.beats import CLASSES, FILE, BeatModel, mix
 from inference.contract import Contract
 from inference.features import NAMES
-from inference.training.beat_data import Strip, annotated, detected, load, rows
+from inference.training.beat_checkpoint import Checkpoints, key
+from inference.training.beat_cv import (
+    Verdicts,
+    Whole,
+    choose_bias,
+    choose_temperature,
+    cross_report,
+    figures,
+    folds,
+    judged,
+    line,
+    score,
+    whole,
+)
+from inference.training.beat_data import SHIPPED_IMAGE, Table
 from inference.training.beat_export import save
-from inference.training.beat_fit import fit_network, fit_trees, groups, network_logits
+from inference.training.beat_fit import (
+    TREE_CLASSES,
+    Fitted,
+    Rows,
+    fit_network,
+    fit_trees,
+    network_logits,
+    tree_probabilities,
+)
 from inference.training.beat_rows import Name, fibrillation_names, gather, merged
-from inference.training.records import GROUP_OF_CLASS, names
-from inference.training.scoring import Counts, confusion, gross, interval, sveb, veb
-from inference.training.splits import DS1, DS2, training_hash
+from inference.training.records import names
+from inference.training.scoring import GROUPS
+from inference.training.splits import DS1, DS2, PACED, training_hash
 
 Progress = Callable[[str], None]
 
-_GROUP = np.array(GROUP_OF_CLASS)
+
+def patients(data_dir: Path, every: int = 1) -> list[Name]:
+    """List the records that train: DS1 and svdb, or every n-th of them."""
+    chosen: list[Name] = [("mitdb", name) for name in DS1] + [("svdb", name) for name in names(data_dir, "svdb")]
+    return chosen[::every]
+
+
+def grow(data: Rows, settings: dict[str, Any], name: str, seed: int, checkpoints: Checkpoints | None) -> lgb.Booster:
+    """Fit trees, or take those of a training that was cut off."""
+    made_of = key(settings, seed, data.features, data.allowed, data.weight)
+    booster = None if checkpoints is None else checkpoints.booster(name, made_of)
+    if booster is None:
+        booster = fit_trees(data, settings, seed)
+        if checkpoints is not None:
+            checkpoints.save_booster(name, made_of, booster)
+    return booster
+
+
+def teach(
+    parts: dict[Name, Rows], settings: dict[str, Any], name: str, seed: int, checkpoints: Checkpoints | None = None
+) -> NDArray[np.float32]:
+    """Give each row the probabilities of trees that never saw its patient.
+
+    Trees that saw a row repeat its label, and teach little more than that; what they think of a stranger tells how far
+    the features carry. Rows of cinc2017 are in no fold and get the mean of all trees.
+
+    Parameters
+    ----------
+    parts : dict of (str, str) to Rows
+    settings : dict
+        Section ``trees``, with ``parts`` (folds of patients).
+    name : str
+        Of the fit that they teach.
+    seed : int
+    checkpoints : Checkpoints, optional
+
+    Returns
+    -------
+    ndarray of float32, shape (m, TREE_CLASSES)
+        In the order of the rows; zero for beats that the trees have no class for.
+    """
+    soft = {one: np.zeros((rows.allowed.size, TREE_CLASSES), np.float32) for one, rows in parts.items()}
+    asked = folds(list(parts), settings["parts"])
+    for number, strangers in enumerate(asked):
+        data = merged([rows for one, rows in parts.items() if one not in strangers], images=False)
+        booster = grow(data, settings, f"{name}-teacher{number}", seed, checkpoints)
+        for one in parts:
+            if one in strangers:
+                soft[one] = tree_probabilities(booster, parts[one].features)
+            elif one[0] == "cinc2017":
+                soft[one] += tree_probabilities(booster, parts[one].features) / len(asked)
+    for one, rows in parts.items():
+        # The trees know no paced beats, and have nothing to teach of them.
+        soft[one][rows.groups == len(GROUPS) - 1] = 0.0
+    return np.concatenate([soft[one] for one in parts])
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
-    """What the two models say on one whole recording.
+class Trained:
+    """Both models.
 
     Attributes
     ----------
-    source : Strip
-    r : ndarray of int64, shape (m,)
-    allowed : ndarray of uint8, shape (m,)
-    logits : ndarray of float32, shape (m, 8)
-        The network's.
-    trees : ndarray of float32, shape (m, 3)
-        The trees' raw scores.
+    fitted : Fitted
+        The network.
+    booster : lightgbm.Booster
+        The trees.
     """
 
-    source: Strip
-    r: NDArray[np.int64]
-    allowed: NDArray[np.uint8]
-    logits: NDArray[np.float32]
-    trees: NDArray[np.float32]
+    fitted: Fitted
+    booster: lgb.Booster
+
+    def logits(self, table: Table) -> NDArray[np.float64]:
+        """Verdicts of both on the rows of a recording, as the live pipeline mixes them."""
+        scores = np.asarray(self.booster.predict(table.features, raw_score=True, num_threads=1), np.float32)
+        network = network_logits(self.fitted.network, table.features, table.images)
+        return mix(network, scores.reshape(-1, TREE_CLASSES))
 
 
-def judge(source: Strip, weights: QrsWeights | None, network: Any, booster: Any) -> Verdicts:
-    """Run both models over a recording, with the live detector's R peaks (`weights`) or the annotated ones (None)."""
-    peaks = annotated(source.beats, source.x.size) if weights is None else detected(source, weights)
-    table = rows(source, peaks)
-    scores = booster.predict(table.features, raw_score=True).astype(np.float32)
-    logits = network_logits(network, table.features, table.images)
-    return Verdicts(source, table.r, table.allowed, logits, scores)
+def fit(
+    parts: dict[Name, Rows],
+    config: dict[str, Any],
+    name: str,
+    seed: int,
+    progress: Progress | None = None,
+    checkpoints: Checkpoints | None = None,
+    *,
+    early: bool = False,
+) -> Trained:
+    """Fit trees, and the network that trees of other patients teach (`teach`).
 
+    Parameters
+    ----------
+    parts : dict of (str, str) to Rows
+        Of the patients that train.
+    config : dict
+        Sections ``network``, ``trees`` and ``pretrain``.
+    name : str
+        Of the fit.
+    seed : int
+    progress : callable, optional
+    checkpoints : Checkpoints, optional
+    early : bool
+        Hold every n-th patient out (``network.held``) and stop when they no longer gain.
 
-def score(source: Strip, r: NDArray[np.int64], called: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Confusion matrix (EC57) of one recording for classes `called` at `r`."""
-    return confusion(source.beats / FS, groups(source.allowed), r / FS, _GROUP[called], excluded=source.excluded)
-
-
-def figures(matrices: Sequence[NDArray[np.int64]]) -> dict[str, Any]:
-    """Gross VEB and SVEB figures with 95 % intervals by record, and the summed confusion matrix."""
-    result: dict[str, Any] = {"confusion": np.sum(matrices, axis=0).tolist(), "records": len(matrices)}
-    for name, of in (("veb", veb), ("sveb", sveb)):
-        counts = [of(matrix) for matrix in matrices]
-        total = gross(counts)
-        entry: dict[str, Any] = {"tp": total.tp, "fn": total.fn, "fp": total.fp}
-        for key in ("sensitivity", "precision", "f1"):
-            low, high = interval(counts, attrgetter(key), rounds=500)
-            entry[key] = [round(v, 4) for v in (getattr(total, key), low, high)]
-        result[name] = entry
-    return result
-
-
-def line(label: str, found: dict[str, Any]) -> str:
-    """One line for people: sensitivity / precision / F1 in percent."""
-    parts = [
-        f"{name.upper()} " + "/".join(f"{100 * found[name][key][0]:.1f}" for key in ("sensitivity", "precision", "f1"))
-        for name in ("veb", "sveb")
-    ]
-    return f"{label}: {', '.join(parts)}"
-
-
-def choose_bias(verdicts: Sequence[Verdicts], settings: dict[str, Any]) -> NDArray[np.float64]:
-    """Find the biases of S and V with the best mean of the VEB and SVEB F1 over held-out recordings."""
-    best, result = -1.0, np.zeros(len(CLASSES))
-    plain = [mix(one.logits, one.trees) for one in verdicts]
-    for s in settings["bias_s"]:
-        for v in settings["bias_v"]:
-            bias = np.zeros(len(CLASSES))
-            bias[3], bias[4] = s, v
-            matrices = [
-                score(one.source, one.r, np.argmax(logits + bias, axis=1))
-                for one, logits in zip(verdicts, plain, strict=True)
-            ]
-            mean = _f1(matrices, veb) + _f1(matrices, sveb)
-            if mean > best:
-                best, result = mean, bias
-    return result
-
-
-def _f1(matrices: Sequence[NDArray[np.int64]], of: Callable[[NDArray[np.int64]], Counts]) -> float:
-    return gross([of(matrix) for matrix in matrices]).f1
-
-
-def choose_temperature(logits: NDArray[np.float64], allowed: NDArray[np.uint8]) -> float:
-    """Find the temperature with the least negative log-likelihood on held-out rows, on a grid of 2 %."""
-    known = allowed > 0
-    bits = ((allowed[known, None] >> np.arange(len(CLASSES))) & 1).astype(bool)
-    best, result = np.inf, 1.0
-    for temperature in np.exp(np.arange(-0.7, 1.4, 0.02)):
-        p = probabilities(logits[known], float(temperature))
-        value = -np.log(np.maximum((p * bits).sum(axis=1), 1e-7)).mean()
-        if value < best:
-            best, result = float(value), float(temperature)
-    return round(result, 4)
+    Returns
+    -------
+    Trained
+        The network: with ``pretrain.epochs`` pre-trained on all rows, then fine-tuned on the database
+        ``pretrain.then``. The trees: fitted on all rows.
+    """
+    settings, pretrain = config["network"], config["pretrain"]
+    held_names = folds(list(parts), settings["held"])[-1] if early else []
+    held = merged([parts[one] for one in held_names]) if held_names else None
+    used = {one: rows for one, rows in parts.items() if one not in held_names}
+    data = merged(list(used.values()))
+    booster = grow(merged(list(parts.values()), images=False), config["trees"], f"{name}-trees", seed, checkpoints)
+    soft = teach(used, config["trees"], name, seed, checkpoints) if settings["soften"] > 0 else None
+    begin = None
+    if pretrain["epochs"]:
+        first = {**settings, "epochs": pretrain["epochs"]}
+        begun = fit_network(data, first, seed, progress, name=f"{name}-pretrain", soft=soft, checkpoints=checkpoints)
+        begin, settings = begun.network, {**settings, "rate": pretrain["rate"]}
+        own = np.concatenate([np.full(rows.allowed.size, one[0] == pretrain["then"]) for one, rows in used.items()])
+        data = Rows(data.features[own], data.images[own], data.allowed[own], data.weight[own])
+        soft = None if soft is None else soft[own]
+    fitted = fit_network(
+        data, settings, seed, progress, name=name, soft=soft, held=held, begin=begin, checkpoints=checkpoints
+    )
+    return Trained(fitted, booster)
 
 
 def cross_validate(
-    data_dir: Path, gathered: dict[Name, Any], weights: QrsWeights, config: dict[str, Any], progress: Progress
-) -> list[Verdicts]:
-    """Judge each training patient by models that never saw it, with the live detector's R peaks."""
-    patients = [name for name in gathered if name[0] != "cinc2017"]
-    others = [data for name, data in gathered.items() if name[0] == "cinc2017"]
-    verdicts = []
-    for fold in range(config["folds"]):
-        held = patients[fold :: config["folds"]]
-        train = merged([gathered[name] for name in patients if name not in held] + others)
-        network = fit_network(train, config["network"], config["seed"] + fold)
-        booster = fit_trees(train, config["trees"], config["seed"] + fold)
-        verdicts += [judge(load(data_dir, *name), weights, network, booster) for name in held]
-        progress(f"cross-validation: fold {fold + 1} of {config['folds']} done")
-    return verdicts
+    gathered: dict[Name, Rows],
+    wholes: dict[Name, Whole],
+    config: dict[str, Any],
+    progress: Progress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> tuple[list[Verdicts], list[int]]:
+    """Judge each training patient by models that never saw it.
+
+    Parameters
+    ----------
+    gathered : dict of (str, str) to Rows
+        Training rows of each patient.
+    wholes : dict of (str, str) to Whole
+        The recordings of the same patients.
+    config : dict
+    progress : callable, optional
+    checkpoints : Checkpoints, optional
+
+    Returns
+    -------
+    (list of Verdicts, list of int)
+        On every patient, and the epochs of each fold.
+    """
+    verdicts, epochs = [], []
+    for number, held in enumerate(folds(list(gathered), config["folds"])):
+        train = {name: rows for name, rows in gathered.items() if name not in held}
+        trained = fit(train, config, f"fold{number}", config["seed"] + number, progress, checkpoints, early=True)
+        epochs.append(trained.fitted.epochs)
+        verdicts += [judged(wholes[name], trained.logits(wholes[name][1])) for name in held]
+        if progress is not None:
+            progress(f"cross-validation: fold {number + 1} of {config['folds']} done")
+    return verdicts, epochs
 
 
-def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress) -> dict[str, Any]:
+def train(
+    config_path: Path, data_dir: Path, out_path: Path, progress: Progress, *, resume: bool = False
+) -> dict[str, Any]:
     """Train, report and export the beat model.
 
     Parameters
@@ -158,9 +237,11 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
     data_dir : Path
         Folder of the databases (mitdb, svdb, and cinc2017.tar if fibrillation is to train).
     out_path : Path
-        ONNX file to write; the report goes beside it with the suffix ``.json``.
+        ONNX file to write; the report goes beside it with the suffix ``.json``, checkpoints into ``checkpoints``.
     progress : callable
         Told a line now and then.
+    resume : bool
+        Go on from the checkpoints of a training that was cut off.
 
     Returns
     -------
@@ -172,30 +253,36 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
     FileNotFoundError
         If recordings are missing.
     ValueError
-        If `out_path` is not called `inference.beats.FILE`.
+        If `out_path` is not called `inference.beats.FILE`, images are of a kind that does not ship, or the checkpoints
+        are of another training.
     """
     if out_path.name != FILE:
         raise ValueError(f"the beat model is called {FILE}, not {out_path.name}")
     config = tomllib.loads(config_path.read_text("utf-8"))
+    if config["rows"]["image"] != SHIPPED_IMAGE:
+        raise ValueError(f"images of kind {config['rows']['image']} don't ship: compare them with --search")
     torch.set_num_threads(1)
     weights = qrs_model.load()
-    chosen: list[Name] = [("mitdb", name) for name in DS1] + [("svdb", name) for name in names(data_dir, "svdb")]
-    chosen = chosen[:: config.get("every", 1)]
+    checkpoints = Checkpoints(out_path.parent / "checkpoints", resume=resume)
+    every = config.get("every", 1)
+    chosen = patients(data_dir, every)
     trained = [f"{database}/{name}" for database, name in chosen]
     count = config["rows"]["fibrillation"]
     trained += [f"cinc2017/{name}" for name in fibrillation_names(data_dir / "cinc2017.tar", count)]
     gathered = gather(data_dir, chosen, weights, config["rows"], config["seed"], progress)
-    verdicts = cross_validate(data_dir, gathered, weights, config, progress)
+    wholes = {name: whole(data_dir, name, weights) for name in chosen}
+    verdicts, epochs = cross_validate(gathered, wholes, config, progress, checkpoints)
     bias = choose_bias(verdicts, config["combine"])
-    held = [mix(one.logits, one.trees) + bias for one in verdicts]
-    temperature = choose_temperature(np.concatenate(held), np.concatenate([one.allowed for one in verdicts]))
-    report = _cross_report(verdicts, held)
+    temperature = choose_temperature(
+        np.concatenate([one.logits + bias for one in verdicts]), np.concatenate([one.allowed for one in verdicts])
+    )
+    report = cross_report(verdicts, bias)
     for label, found in report.items():
         progress(line(f"cross-validation, {label}", found))
 
-    data = merged(list(gathered.values()))
-    network = fit_network(data, config["network"], config["seed"], progress)
-    booster = fit_trees(data, config["trees"], config["seed"])
+    final = {**config, "network": {**config["network"], "stop": round(statistics.median(epochs))}}
+    made = fit(gathered, final, "final", config["seed"], progress, checkpoints)
+    network = made.fitted.network
     contract = Contract(
         model="beat",
         version=config["version"],
@@ -208,55 +295,43 @@ def train(config_path: Path, data_dir: Path, out_path: Path, progress: Progress)
         training=training_hash(trained),
         image=features_image.CONTRACT,
     )
-    save(out_path, network, booster, bias, contract)
+    save(out_path, network, made.booster, bias, contract)
     full = {
         "version": config["version"],
+        "seed": config["seed"],
         "training_records": trained,
-        "rows": int(data.allowed.size),
+        "rows": sum(rows.allowed.size for rows in gathered.values()),
+        "epochs": {"folds": epochs, "final": made.fitted.epochs},
+        "losses": list(made.fitted.losses),
         "bias": [float(v) for v in bias],
         "temperature": temperature,
         "cross_validation": report,
-        "test": test_report(data_dir, out_path, weights, DS2[:: config.get("every", 1)], progress),
+        "test": tested(data_dir, out_path, weights, DS2[::every], progress, "DS2"),
+        "paced": tested(data_dir, out_path, weights, PACED[::every], progress, "paced"),
     }
     out_path.with_suffix(".json").write_text(json.dumps(full, indent=1) + "\n", "utf-8")
     return full
 
 
-def _cross_report(verdicts: Sequence[Verdicts], held: Sequence[NDArray[np.float64]]) -> dict[str, dict[str, Any]]:
-    combined = [score(v.source, v.r, np.argmax(logits, axis=1)) for v, logits in zip(verdicts, held, strict=True)]
-    alone = [score(v.source, v.r, np.argmax(v.logits, axis=1)) for v in verdicts]
-    trees = [score(v.source, v.r, np.array([0, 3, 4])[np.argmax(v.trees, axis=1)]) for v in verdicts]
-    is_mitdb = [v.source.name.startswith("mitdb") for v in verdicts]
-    result = {
-        "combined": figures(combined),
-        "network alone, no bias": figures(alone),
-        "trees alone, no bias": figures(trees),
-    }
-    for label, wanted in (("combined, mitdb", True), ("combined, svdb", False)):
-        some = [matrix for matrix, flag in zip(combined, is_mitdb, strict=True) if flag is wanted]
-        if some:
-            result[label] = figures(some)
-    without = [m for v, m in zip(verdicts, combined, strict=True) if v.source.name != "svdb/865"]
-    result["combined, without svdb/865"] = figures(without)
-    return result
-
-
-def test_report(
-    data_dir: Path, path: Path, weights: QrsWeights, records: Sequence[str], progress: Progress
+def tested(
+    data_dir: Path, path: Path, weights: QrsWeights, records: Sequence[str], progress: Progress, label: str
 ) -> dict[str, Any]:
-    """Score an exported model on test records, with annotated and with the live detector's R peaks."""
+    """Score an exported model on records that trained nothing, with annotated and with the live detector's R peaks."""
     model = BeatModel.load(path.parent)
     result: dict[str, Any] = {}
-    for label, some in (("annotated R peaks", None), ("live R peaks", weights)):
+    for how, some in (("annotated R peaks", None), ("live R peaks", weights)):
         matrices: dict[str, NDArray[np.int64]] = {}
+        classes = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
         for name in records:
-            source = load(data_dir, "mitdb", name)
-            peaks = annotated(source.beats, source.x.size) if some is None else detected(source, some)
-            table = rows(source, peaks)
+            source, table = whole(data_dir, ("mitdb", name), some)
             logits, trees = model.model.run(table.features, table.images.astype(np.float32))
-            matrices[name] = score(source, table.r, np.argmax(mix(logits, trees), axis=1))
-        result[label] = figures(list(matrices.values()))
-        result[label]["by_record"] = {name: matrix.tolist() for name, matrix in matrices.items()}
-        result[f"{label}, without 232"] = figures([m for name, m in matrices.items() if name != "232"])
-        progress(line(f"DS2, {label}", result[label]))
+            called = np.argmax(mix(logits, trees), axis=1)
+            matrices[name] = score(source, table.r, called)
+            known = table.allowed > 0
+            np.add.at(classes, (np.round(np.log2(table.allowed[known])).astype(np.int64), called[known]), 1)
+        result[how] = figures(list(matrices.values()))
+        result[how]["by_record"] = {name: matrix.tolist() for name, matrix in matrices.items()}
+        result[how]["classes"] = classes.tolist()
+        result[f"{how}, without 232"] = figures([m for name, m in matrices.items() if name != "232"])
+        progress(line(f"{label}, {how}", result[how]))
     return result

@@ -145,6 +145,21 @@ def train(
             help="Only report on a random 80/20 split of beats; no model is exported.",
         ),
     ] = False,
+    search: Annotated[
+        int,
+        typer.Option(
+            "--search",
+            envvar="RHYTHMWATCH_SEARCH",
+            min=0,
+            help="Search over settings instead until there are so many trials; goes on from search.db in --out.",
+        ),
+    ] = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", envvar="RHYTHMWATCH_RESUME", help="Go on from the checkpoints of a training that was cut off."
+        ),
+    ] = False,
 ) -> None:
     """Train a model from its configuration and export it with its contract, or a network from folders of images."""
     if (config is None) == (images is None):
@@ -166,7 +181,7 @@ def train(
         folder = data_folder(data)
         if folder is None or config is None:
             options.fail("no recordings: name a folder with --data, or run `rhythmwatch data fetch mitdb`")
-        train_from(config, folder, out, random_split=random_split)
+        train_from(config, folder, out, random_split=random_split, search=search, resume=resume)
 
 
 def evaluate(
