@@ -109,6 +109,12 @@ CAST: Final[tuple[CastMember, ...]] = (
 """In the order in which a small demo takes them: the first eight alarm in different ways."""
 
 
+def cast_names(count: int) -> list[str]:
+    """Device ids of so many patients of the cast."""
+    turns = [divmod(number, len(CAST)) for number in range(count)]
+    return [CAST[member].name if turn == 0 else f"{CAST[member].name}-{turn + 1}" for turn, member in turns]
+
+
 def cast_sources(count: int, *, rate: float = 250.0, leads: tuple[str, ...] = ("MLII", "V1")) -> list[SimulatedSource]:
     """Choose patients of the cast as devices.
 
@@ -127,9 +133,7 @@ def cast_sources(count: int, *, rate: float = 250.0, leads: tuple[str, ...] = ("
         With device ids that differ and the seeds 1, 2, ...
     """
     sources = []
-    for number in range(count):
+    for number, device in enumerate(cast_names(count)):
         member = CAST[number % len(CAST)]
-        turn = number // len(CAST)
-        device = member.name if turn == 0 else f"{member.name}-{turn + 1}"
         sources.append(SimulatedSource(device, member.script, seed=number + 1, rate=rate, leads=leads))
     return sources

@@ -21,6 +21,17 @@ from rhythmwatch.certificates import client_context
 log = structlog.get_logger()
 
 
+def device_names(records: Sequence[Path]) -> list[str]:
+    """Name the devices that records play as, each once."""
+    names: list[str] = []
+    seen: dict[str, int] = {}
+    for path in records:
+        device = "-".join(part for part in (path.resolve().parent.name, path.name) if part)
+        seen[device] = seen.get(device, 0) + 1
+        names.append(device if seen[device] == 1 else f"{device}-{seen[device]}")
+    return names
+
+
 def recording_sources(
     records: Sequence[str],
     data: Path | None,
@@ -38,18 +49,13 @@ def recording_sources(
     """
     folder = data_folder(data)
     sources: list[RecordingSource] = []
-    seen: dict[str, int] = {}
-    for name in records:
-        path = find_record(name, folder)
+    paths = [find_record(name, folder) for name in records]
+    for name, path, device in zip(records, paths, device_names(paths), strict=True):
         recording = read_record(path, leads or None)
         if start_s >= recording.seconds:
             raise RecordingError(
                 f"record {name} lasts {recording.seconds:.0f} s: --start {start_s:g} lies behind its end"
             )
-        device = "-".join(part for part in (path.resolve().parent.name, path.name) if part)
-        seen[device] = seen.get(device, 0) + 1
-        if seen[device] > 1:
-            device = f"{device}-{seen[device]}"
         start = round(start_s * recording.rate)
         sources.append(RecordingSource(device, recording, start=start, loop=loop))
     return sources
