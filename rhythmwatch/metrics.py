@@ -112,5 +112,5 @@ def parse_address(address: str) -> tuple[str, int]:
     """Split ``host:port``; `ValueError` if it is none."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"metrics address {address!r}: write host:port, for instance 127.0.0.1:9464")
+        raise ValueError(f"address {address!r}: write host:port, for instance 127.0.0.1:9464")
     return host.strip("[]"), int(port)

@@ -23,9 +23,9 @@ from bus.tasks import end
 from ingest.recordings import data_folder, list_records
 from rhythmwatch.addresses import BrokerAddress
 from rhythmwatch.certificates import broker_certificates
+from rhythmwatch.demo_people import admit_played, played_devices
 from rhythmwatch.devices import guarded_broker
 from rhythmwatch.metrics import parse_address
-from rhythmwatch.demo_people import admit_played, played_devices
 from rhythmwatch.supervisor import Part, Supervisor
 from web.auth import FIRST_USER
 
