@@ -33,13 +33,14 @@ The JSON codec is one object (`JsonFrame`); `null` stands for a sample that the 
 from __future__ import annotations
 
 import struct
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 from crc32c import crc32c
 
-from ingest.frame import MAX_LEADS, MAX_SAMPLES, Frame, FrameError, Samples
+from ingest.frame import DEVICE_ID, MAX_LEADS, MAX_SAMPLES, RATE_MAX_HZ, RATE_MIN_HZ, Frame, FrameError, Samples
 
 MAGIC: Final = b"RW"
 VERSION: Final = 1
@@ -151,6 +152,60 @@ def decode_frame(payload: bytes) -> Frame:
         raise FrameError("device", "device id or lead names are not UTF-8") from error
     samples: Samples = np.frombuffer(payload, dtype, rows * columns, body).reshape(rows, columns)
     return Frame(device, epoch, seq, sample, device_ms, rate, leads, gain, samples)
+
+
+class FrameFacts(NamedTuple):
+    """What ingest needs to know of a frame."""
+
+    rate: float
+    rows: int
+    device_ms: int
+
+
+def check_frame(payload: bytes, device: str) -> FrameFacts:
+    """Check a binary frame of a device as `decode` does, without making a `Frame`; raises the same errors."""
+    size = len(payload)
+    try:
+        (magic, version, width, length, epoch, seq, sample, device_ms, rate, gain, rows, columns, named, listed) = (
+            _HEAD.unpack_from(payload)
+        )
+    except struct.error:
+        magic = b""
+    end = size - _CRC.size
+    if (
+        magic == MAGIC
+        and version == VERSION
+        and length == size <= MAX_BYTES
+        and (width == 2 or width == 4)
+        and RATE_MIN_HZ <= rate <= RATE_MAX_HZ
+        and 0 < gain < 1e9
+        and (epoch | seq | sample | device_ms) < 2**63
+        and 1 <= rows <= MAX_SAMPLES
+        and _text_is_valid(payload[_HEAD.size : _HEAD.size + named + listed], named, columns, device)
+        and _HEAD.size + named + listed + -(named + listed) % 4 + rows * columns * width == end
+        and crc32c(memoryview(payload)[:end]) == _CRC.unpack_from(payload, end)[0]
+    ):
+        return FrameFacts(rate, rows, device_ms)
+    # Something is wrong: the full reading says what.
+    frame = decode(payload, device)
+    return FrameFacts(frame.rate, len(frame.samples), frame.device_ms)
+
+
+@lru_cache(maxsize=65_536)
+def _text_is_valid(text: bytes, named: int, columns: int, device: str) -> bool:
+    """Whether device id and lead names are right; a device says the same in all its frames."""
+    try:
+        leads = text[named:].decode().split("\0")
+        said = text[:named].decode()
+    except UnicodeDecodeError:
+        return False
+    return (
+        said == device
+        and DEVICE_ID.fullmatch(said) is not None
+        and 1 <= columns <= MAX_LEADS
+        and columns == len(leads) == len(set(leads))
+        and all(1 <= len(lead) <= 16 and lead.isprintable() for lead in leads)
+    )
 
 
 def encode_json(frame: Frame) -> bytes:

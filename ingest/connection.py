@@ -60,6 +60,11 @@ class Received:
         self._connection = connection
         self._mid = mid
 
+    def reply(self, topic: str, payload: bytes) -> None:
+        """Publish something at once on the connection that the message came by, at most once."""
+        if self._connection.live:
+            self._connection.say(topic, payload)
+
     def acknowledge(self) -> None:
         """Tell the broker that we have it; nothing if its connection has ended, the broker then sends it again."""
         if self.qos and self._connection.live:
@@ -110,6 +115,10 @@ class Connection(aiomqtt.Client):
     def acknowledge(self, mid: int, qos: int) -> None:
         """Acknowledge a message by its packet id."""
         self._client.ack(mid, qos)
+
+    def say(self, topic: str, payload: bytes) -> None:
+        """Publish at most once, without waiting."""
+        self._client.publish(topic, payload, 0)
 
     async def subscribe_all(self, kinds: Iterable[str]) -> None:
         """Subscribe to topics of all devices with QoS 1; raises `aiomqtt.MqttError` if the broker refuses one."""

@@ -41,6 +41,7 @@ class _Message(NamedTuple):
     topic: str
     payload: bytes
     retain: bool = False
+    done: Callable[[], None] | None = None
 
 
 class FleetClient:
@@ -129,6 +130,20 @@ class FleetClient:
     def note(self, device: str, name: str, value: float = 0.0) -> bool:
         """Send a note on ``events``: ``button``, or ``battery`` (0 to 1); returns and raises as `offer`."""
         return self._take(_Message(topic_of(self._known(device), "events"), _note(name, value)))
+
+    def hand(self, device: str, leaf: str, payload: bytes, done: Callable[[], None]) -> None:
+        """Take a payload for a topic of a device; `done` is called when the broker has acknowledged it."""
+        self._take(_Message(topic_of(self._known(device), leaf), payload, done=done))
+
+    @property
+    def waiting(self) -> int:
+        """Messages taken that the broker has not acknowledged."""
+        return len(self._waiting) + len(self._under_way)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._connected.is_set() and self._task is not None and not self._task.done()
 
     async def drain(self) -> None:
         """Wait until the broker has acknowledged everything taken so far."""
@@ -302,6 +317,8 @@ class FleetClient:
         if number is not None:
             del self._under_way[number]
             self.stats.sent += 1
+            if message.done is not None:
+                message.done()
             if not self._waiting and not self._under_way:
                 self._idle.set()
 
@@ -339,7 +356,8 @@ class DeviceClient(FleetClient):
         return aiomqtt.Will(topic_of(self._device, "status"), _note("offline"), qos=1, retain=True)
 
     def _identifier(self) -> str:
-        return f"rw-device-{self._device}"
+        # The broker lets a device in under its own name alone, so that none can take another client's session over.
+        return self._device
 
 
 def _note(name: str, value: float = 0.0) -> bytes:

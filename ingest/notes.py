@@ -5,6 +5,7 @@ topic      payload                                                          beco
 ========== ================================================================ =====================================
 ``status`` ``online`` or ``offline``, or ``{"name": "online"}``             `DeviceNote` of that name
 ``events`` ``{"name": "button"}``, ``{"name": "battery", "value": 0.83}``   `DeviceNote`; battery 0 to 1
+``events`` ``{"name": "clock", "value": 1700000000000}``                    answered on ``commands`` (`clock_answer`)
 ``meta``   ``{"leads": ["MLII"], "rate": 250, "gain": 200, "firmware": ""}`` checked; every frame holds it anyway
 ========== ================================================================ =====================================
 """
@@ -31,7 +32,7 @@ class StatusNote(msgspec.Struct):
 class EventNote(msgspec.Struct):
     """Payload of ``events``."""
 
-    name: Literal["button", "battery"]
+    name: Literal["button", "battery", "clock"]
     value: float = 0.0
 
 
@@ -74,7 +75,14 @@ def decode_event(payload: bytes) -> DeviceNote:
         raise FrameError("note", f"no event of a device: {error}") from error
     if note.name == "battery" and not 0 <= note.value <= 1:
         raise FrameError("note", f"battery {note.value} is outside 0 to 1")
+    if note.name == "clock" and not 0 <= note.value < 2**53:
+        raise FrameError("clock", f"clock {note.value} ms is outside 0 to 2**53")
     return DeviceNote(note.name, note.value)
+
+
+def clock_answer(asked_ms: float, server_ms: int) -> bytes:
+    """Answer to a device that told its clock: both clocks, from which it knows how far its own is off."""
+    return msgspec.json.encode({"name": "clock", "asked_ms": asked_ms, "server_ms": server_ms})
 
 
 def decode_meta(payload: bytes) -> MetaNote:

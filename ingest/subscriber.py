@@ -15,22 +15,29 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 import aiomqtt
 import msgspec
 import structlog
 
 from bus.errors import BusError
-from bus.messages import Entry, Inbound, pack, pack_inbound, partition_of
+from bus.messages import DeviceNote, Entry, Inbound, pack, pack_inbound, pack_inbound_parts, partition_of
 from bus.streams import Bus
 from bus.tasks import run_all
-from ingest.codecs import MAGIC, MAX_BYTES, decode, encode_frame
+from ingest.accounts import LIMITS
+from ingest.codecs import MAGIC, MAX_BYTES, check_frame, decode, encode_frame
 from ingest.connection import Connection, Received, connect_error
-from ingest.frame import DEVICE_ID, FrameError
-from ingest.notes import decode_event, decode_meta, decode_status
+from ingest.frame import DEVICE_ID, Frame, FrameError
+from ingest.limits import CLOCK_OFF_MS, LATE_MS, DeviceLimits, Quotas
+from ingest.notes import clock_answer, decode_event, decode_meta, decode_status
+from ingest.straps import StrapStream, decode_strap
 
 KINDS: Final = ("ecg", "meta", "status", "events", "backfill")
+STRAPS: Final = ("polar", "movesense")
+"""Packets without a count: numbering them needs all of a device in one process, so only a lone one takes them."""
+_KNOWN: Final = frozenset((*KINDS, *STRAPS))
+_ROUTES: Final = 65_536
 BATCH: Final = 500
 IN_HAND: Final = 2_000
 IN_HAND_BYTES: Final = 64 << 20
@@ -69,6 +76,23 @@ class SubscriberOptions(msgspec.Struct, frozen=True):
     session_s: int = 86_400
 
 
+class _Route(NamedTuple):
+    """What a topic says."""
+
+    device: str
+    kind: str
+    entry: Entry
+    patient: bytes
+    partition: int
+    share: str
+
+
+_ENTRIES: Final = {
+    "ecg": Entry.FRAME, "backfill": Entry.BACKFILL, "polar": Entry.FRAME, "movesense": Entry.FRAME,
+    "status": Entry.DEVICE, "events": Entry.DEVICE, "meta": Entry.DEVICE,
+}  # fmt: skip
+
+
 def patient_of(device: str) -> str:
     """Patient whom a device measures: a device is a patient until they are paired."""
     return device
@@ -86,8 +110,9 @@ class Subscriber:
     ----------
     counts : Counter
         ``received``, ``stored``, what was dropped as ``drop_<reason>`` (reasons of `FrameError`, and ``overflow`` for
-        messages of QoS 0 that nobody could wait for), ``resend`` (left with the broker, which sends them again),
-        ``reconnects``, ``bus_retries``.
+        messages of QoS 0 that nobody could wait for, ``flood`` for what a device sent too much), ``resend`` (left with
+        the broker, which sends them again), ``reconnects``, ``bus_retries``, ``flags`` (notes to staff), ``shut_out``
+        (devices that the broker was asked to shut out); of straps ``strap_<what>`` (see `StrapStream`).
     connected : bool
         Whether the broker is there.
     """
@@ -100,12 +125,20 @@ class Subscriber:
         clock: Callable[[], int] = server_ms,
         in_hand: int = IN_HAND,
         in_hand_bytes: int = IN_HAND_BYTES,
+        limits: DeviceLimits | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.connected = False
         self._options = options
         self._bus = bus
         self._clock = clock
+        self._quotas = Quotas(limits or DeviceLimits())
+        self._monotonic = monotonic
+        self._routes: dict[str, _Route] = {}
+        self._straps: dict[str, StrapStream] = {}
+        self._rates: dict[str, float] = {}
+        self._kinds = KINDS if options.shared else (*KINDS, *STRAPS)
         self._in_hand = in_hand
         self._in_hand_bytes = in_hand_bytes
         self._waiting: deque[Received] = deque()
@@ -126,7 +159,7 @@ class Subscriber:
             connection = Connection(self._options, mqtt5=mqtt5, receive_maximum=self._in_hand, take=self._take)
             try:
                 async with connection:
-                    await connection.subscribe_all(KINDS)
+                    await connection.subscribe_all(self._kinds)
                     self.connected, attempt = True, 0
                     _log.info("broker_connected", mqtt=5 if mqtt5 else 3, shared=self._options.shared and mqtt5)
                     await connection.lost_or(self._overflow)
@@ -173,43 +206,118 @@ class Subscriber:
                 await self._some.wait()
                 self._drained.clear()
             batch = [waiting.popleft() for _ in range(min(len(waiting), BATCH))]
-            items = []
+            items: list[tuple[int, bytes]] = []
+            now_s = self._monotonic()
             for message in batch:
                 self._bytes -= len(message.payload)
-                item = self._entry(message)
-                if item is not None:
-                    items.append(item)
+                self._entries(message, now_s, items)
             if items:
                 await self._store(items)
             for message in batch:
                 message.acknowledge()
 
-    def _entry(self, message: Received) -> tuple[int, bytes] | None:
-        """Partition and bytes for the bus; None for what is dropped (and counted) or needs no entry."""
+    def _entries(self, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> None:
+        """Add what the bus gets of a message; what is dropped is counted."""
+        route = self._routes.get(message.topic)
         try:
-            device, kind = _device_and_kind(message.topic)
+            if route is None:
+                route = self._route(message.topic)
+            if not self._quotas.take(route.share, len(message.payload), now_s):
+                self._refuse(route, message, now_s, items)
+                return
             if message.oversize:
                 raise FrameError("oversize", f"payload of {message.oversize} bytes, at most {MAX_BYTES} are taken")
-            payload = message.payload
-            if kind in ("ecg", "backfill"):
-                frame = decode(payload, device)
-                entry = Entry.FRAME if kind == "ecg" else Entry.BACKFILL
-                body = payload if payload[:2] == MAGIC else encode_frame(frame)
-            elif kind == "status":
-                entry, body = Entry.DEVICE, pack(decode_status(payload))
-            elif kind == "events":
-                entry, body = Entry.DEVICE, pack(decode_event(payload))
-            else:
-                decode_meta(payload)
-                self.counts["meta"] += 1
-                return None
+            body = self._body(route, message, now_s, items)
         except FrameError as error:
             self._drop(error.reason)
+            if error.reason == "topic" and route is not None:
+                self._flag(route, "wrong_id", message, now_s, items)
+            return
+        if body is not None:
+            items.append((route.partition, pack_inbound_parts(route.entry, message.server_ms, route.patient, body)))
+
+    def _body(self, route: _Route, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> bytes | None:
+        """Check a message and give the payload of its entry; None where it needs none."""
+        kind, device, payload = route.kind, route.device, message.payload
+        if kind == "ecg" or kind == "backfill":
+            if payload[:2] == MAGIC:
+                rate, rows, device_ms = check_frame(payload, device)
+            else:
+                frame = decode(payload, device)
+                rate, rows, device_ms = frame.rate, len(frame.samples), frame.device_ms
+                payload = encode_frame(frame)
+            if kind == "ecg":
+                if not self._quotas.take_signal(device, rows / rate, now_s):
+                    self._flag(route, "bad_rate", message, now_s, items)
+                if abs(device_ms - message.server_ms) > CLOCK_OFF_MS:
+                    self._flag(route, "bad_clock", message, now_s, items)
+            return payload
+        if kind == "status":
+            return pack(decode_status(payload))
+        if kind == "events":
+            note = decode_event(payload)
+            if note.name != "clock":
+                return pack(note)
+            message.reply(f"rw/v1/{device}/commands", clock_answer(note.value, message.server_ms))
+            self.counts["clocks"] += 1
             return None
+        if kind == "meta":
+            self._rates[device] = decode_meta(payload).rate
+            self.counts["meta"] += 1
+            return None
+        frame_of_strap = self._strap(route, message, now_s, items)
+        return None if frame_of_strap is None else encode_frame(frame_of_strap)
+
+    def _strap(self, route: _Route, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> Frame | None:
+        """Count the samples of a packet of a strap; None for one that came before."""
+        kind: Literal["polar", "movesense"] = "polar" if route.kind == "polar" else "movesense"
+        packet = decode_strap(kind, message.payload, self._rates.get(route.device, 0.0))
+        stream = self._straps.get(route.device)
+        if stream is None:
+            if len(self._straps) >= _ROUTES:
+                del self._straps[next(iter(self._straps))]
+            stream = self._straps[route.device] = StrapStream(route.device)
+        before = stream.counts.copy()
+        frame = stream.push(packet, message.server_ms)
+        for what, count in (stream.counts - before).items():
+            self.counts[f"strap_{what}"] += count
+        if stream.late_ms > LATE_MS:
+            self._flag(route, "late", message, now_s, items, stream.late_ms / 1000)
+        return frame
+
+    def _route(self, topic: str) -> _Route:
+        device, kind = _device_and_kind(topic)
+        if len(self._routes) >= _ROUTES:
+            self._routes.clear()
         patient = patient_of(device)
-        return partition_of(patient, self._bus.partitions), pack_inbound(
-            Inbound(entry, message.server_ms, patient, body)
-        )
+        route = self._routes[topic] = _Route(
+            device, kind, _ENTRIES[kind], patient.encode(), partition_of(patient, self._bus.partitions),
+            f"{device}/backfill" if kind == "backfill" else device,
+        )  # fmt: skip
+        return route
+
+    def _refuse(self, route: _Route, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> None:
+        """Drop what a device sends beyond its share, tell staff, and have the broker shut it out if it goes on."""
+        self._drop("flood")
+        self._flag(route, "flood", message, now_s, items)
+        if self._quotas.must_go(route.share, now_s):
+            self.counts["shut_out"] += 1
+            message.reply(f"{LIMITS}/{route.device}", b"flood")
+
+    def _flag(
+        self,
+        route: _Route,
+        name: str,
+        message: Received,
+        now_s: float,
+        items: list[tuple[int, bytes]],
+        value: float = 0.0,
+    ) -> None:
+        """Tell staff what is wrong with a device, now and then."""
+        if self._quotas.flag(route.device, name, now_s):
+            self.counts["flags"] += 1
+            note = pack(DeviceNote(name, value))
+            items.append((route.partition, pack_inbound_parts(Entry.DEVICE, message.server_ms, route.patient, note)))
 
     async def _store(self, items: list[tuple[int, bytes]]) -> None:
         """Put a batch on the bus, however long the bus is away."""
@@ -238,8 +346,8 @@ class Subscriber:
 def _device_and_kind(topic: str) -> tuple[str, str]:
     """Split ``rw/v1/{device}/{kind}``; `FrameError` with reason ``topic`` for any other."""
     parts = topic.split("/")
-    if len(parts) != 4 or parts[3] not in KINDS or DEVICE_ID.fullmatch(parts[2]) is None:
-        raise FrameError("topic", "topics are rw/v1/{device}/" + "|".join(KINDS))
+    if len(parts) != 4 or parts[3] not in _KNOWN or DEVICE_ID.fullmatch(parts[2]) is None:
+        raise FrameError("topic", "topics are rw/v1/{device}/" + "|".join((*KINDS, *STRAPS)))
     return parts[2], parts[3]
 
 

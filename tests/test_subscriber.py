@@ -123,13 +123,13 @@ async def test_what_is_not_stored_is_sent_again(tmp_path: Path, in_hand: int):
         embedded_broker(tmp_path / "broker", engine="mosquitto") as broker,
         device(broker) as bed,
     ):
-        first = Subscriber(options(broker), shut, in_hand=in_hand)
+        first = Subscriber(options(broker), shut, clock=lambda: 77, in_hand=in_hand)
         async with running(first):
             for seq in range(10):
                 await bed.publish("rw/v1/bed-7/ecg", encode_frame(frame(seq)), qos=1)
             await until(lambda: first.counts["received"] == min(10, in_hand) and first.counts["bus_retries"] > 0)
         assert first.counts["stored"] == 0
-        async with running(second := Subscriber(options(broker), bus, in_hand=in_hand)):
+        async with running(second := Subscriber(options(broker), bus, clock=lambda: 77, in_hand=in_hand)):
             await until(lambda: second.counts["stored"] >= 10)
             got = await entries(bus)
     assert {decode_frame(entry.payload).seq for entry in got} == set(range(10))
@@ -142,7 +142,7 @@ async def test_a_bus_that_comes_back_gets_everything(tmp_path: Path):
         embedded(tmp_path / "bus") as url,
         GatedBus(url) as bus,
         embedded_broker(tmp_path / "broker", engine="mosquitto") as broker,
-        running(subscriber := Subscriber(options(broker), bus, in_hand=20)),
+        running(subscriber := Subscriber(options(broker), bus, clock=lambda: 77, in_hand=20)),
         device(broker) as bed,
     ):
         for seq in range(100):
@@ -165,7 +165,7 @@ async def test_overflow_is_left_with_the_broker(tmp_path: Path):
         device(broker) as bed,
     ):
         old = SubscriberOptions(broker.host, broker.port, broker.username, broker.password, mqtt5=False)
-        async with running(subscriber := Subscriber(old, bus, in_hand_bytes=5_000)):
+        async with running(subscriber := Subscriber(old, bus, clock=lambda: 77, in_hand_bytes=5_000)):
             for seq in range(30):
                 await bed.publish("rw/v1/bed-7/ecg", encode_frame(frame(seq)), qos=1)
             await until(lambda: subscriber.counts["resend"] > 0)
@@ -182,7 +182,7 @@ async def test_the_subscriber_comes_back_after_the_broker_does(tmp_path: Path):
     """A broker that is restarted on its port is found again, and the frames of after are stored."""
     async with embedded(tmp_path / "bus") as url, Bus(url) as bus, contextlib.AsyncExitStack() as stack:
         async with embedded_broker(tmp_path / "broker", engine="mosquitto") as broker:
-            subscriber = Subscriber(options(broker), bus)
+            subscriber = Subscriber(options(broker), bus, clock=lambda: 77)
             await stack.enter_async_context(running(subscriber))
         await until(lambda: not subscriber.connected)
         async with embedded_broker(tmp_path / "broker", engine="mosquitto", port=broker.port) as broker:
@@ -200,8 +200,8 @@ async def test_two_subscribers_share_the_load(tmp_path: Path):
         embedded(tmp_path / "bus") as url,
         Bus(url) as bus,
         embedded_broker(tmp_path / "broker", engine="mosquitto") as broker,
-        running(one := Subscriber(options(broker, "one", shared=True), bus)),
-        running(two := Subscriber(options(broker, "two", shared=True), bus)),
+        running(one := Subscriber(options(broker, "one", shared=True), bus, clock=lambda: 77)),
+        running(two := Subscriber(options(broker, "two", shared=True), bus, clock=lambda: 77)),
         device(broker) as bed,
     ):
         for seq in range(40):
@@ -220,7 +220,7 @@ async def test_the_protocol_is_found_out(tmp_path: Path):
         embedded_broker(tmp_path / "broker", engine="amqtt") as broker,
     ):
         unknown = SubscriberOptions(broker.host, broker.port, broker.username, broker.password)
-        async with running(subscriber := Subscriber(unknown, bus)):
+        async with running(subscriber := Subscriber(unknown, bus, clock=lambda: 77)):
             assert subscriber.connected
 
 

@@ -1,0 +1,143 @@
+"""What one device may send, so that one gone mad, or lying, harms nobody but itself. Pure: time is an argument.
+
+Live and stored data have a share each. Up to the burst everything is taken, so that a device which comes back with what
+it kept gets it in; beyond it only the rate. What exceeds it is dropped and counted, and the device is flagged.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+import msgspec
+
+FLAGS: Final = {
+    "flood": "the device sends more than is taken; part of it was dropped",
+    "wrong_id": "the device sends data under another id; it was dropped",
+    "bad_rate": "the device sends more seconds of signal than pass",
+    "bad_clock": "the device's clock is more than a day off",
+    "late": "the signal comes late",
+}
+"""What is told to staff, by the name of the `bus.messages.DeviceNote`."""
+CLOCK_OFF_MS: Final = 86_400_000
+LATE_MS: Final = 20_000.0
+FLAG_AGAIN_S: Final = 60.0
+MOST_DEVICES: Final = 200_000
+SIGNAL_SPEED: Final = 1.5
+SIGNAL_BURST_S: Final = 7_200.0
+
+
+class DeviceLimits(msgspec.Struct, frozen=True):
+    """Limits of one device and kind of data.
+
+    Attributes
+    ----------
+    messages : float
+        Messages a second; 0 for no limit at all.
+    message_burst : float
+        Messages at once.
+    bytes : float
+        Bytes a second.
+    byte_burst : float
+        Bytes at once.
+    shut_after : int
+        Refused messages after which the broker is asked to shut the device out for a while.
+    """
+
+    messages: float = 200.0
+    message_burst: float = 20_000.0
+    bytes: float = 1e6
+    byte_burst: float = 64e6
+    shut_after: int = 5_000
+
+    @classmethod
+    def of(cls, messages: float) -> DeviceLimits:
+        """Scale all limits by the messages a second."""
+        return cls(messages, 100 * messages, 5_000 * messages, 320_000 * messages, max(1, round(25 * messages)))
+
+
+class _Share:
+    """What a device has left."""
+
+    __slots__ = ("at", "bytes", "flagged", "messages", "refused", "signal")
+
+    def __init__(self, limits: DeviceLimits, now_s: float) -> None:
+        self.messages, self.bytes, self.signal = limits.message_burst, limits.byte_burst, SIGNAL_BURST_S
+        self.at = now_s
+        self.refused = 0
+        self.flagged: dict[str, float] = {}
+
+
+class Quotas:
+    """The shares of all devices.
+
+    Parameters
+    ----------
+    limits : DeviceLimits
+        Same for all.
+    """
+
+    def __init__(self, limits: DeviceLimits) -> None:
+        self.limits = limits
+        self._shares: OrderedDict[str, _Share] = OrderedDict()
+
+    def take(self, device: str, size: int, now_s: float) -> bool:
+        """Take a message of `size` bytes; False if it is too much.
+
+        Parameters
+        ----------
+        device : str
+            Whose share it is; stored data may have another one by another name.
+        size : int
+            Bytes.
+        now_s : float
+            Monotonic clock, s.
+        """
+        limits = self.limits
+        if limits.messages <= 0:
+            return True
+        share = self._share(device, now_s)
+        passed = now_s - share.at
+        if passed > 0:
+            share.messages = min(limits.message_burst, share.messages + passed * limits.messages)
+            share.bytes = min(limits.byte_burst, share.bytes + passed * limits.bytes)
+            share.signal = min(SIGNAL_BURST_S, share.signal + passed * SIGNAL_SPEED)
+            share.at = now_s
+        if share.messages < 1 or share.bytes < size:
+            share.refused += 1
+            return False
+        share.messages -= 1
+        share.bytes -= size
+        return True
+
+    def take_signal(self, device: str, seconds: float, now_s: float) -> bool:
+        """Take seconds of live signal that was taken already; False if more came than can have passed."""
+        share = self._share(device, now_s)
+        if share.signal < seconds:
+            return False
+        share.signal -= seconds
+        return True
+
+    def flag(self, device: str, name: str, now_s: float) -> bool:
+        """Whether staff should be told of something now: the first time, and again after a while."""
+        flagged = self._share(device, now_s).flagged
+        if now_s - flagged.get(name, -FLAG_AGAIN_S) < FLAG_AGAIN_S:
+            return False
+        flagged[name] = now_s
+        return True
+
+    def must_go(self, device: str, now_s: float) -> bool:
+        """Whether a device was refused so often that the broker should shut it out; begins to count anew then."""
+        share = self._share(device, now_s)
+        if share.refused < self.limits.shut_after:
+            return False
+        share.refused = 0
+        return True
+
+    def _share(self, device: str, now_s: float) -> _Share:
+        share = self._shares.get(device)
+        if share is None:
+            share = self._shares[device] = _Share(self.limits, now_s)
+            if len(self._shares) > MOST_DEVICES:
+                self._shares.popitem(last=False)
+        return share
