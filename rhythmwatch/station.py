@@ -188,6 +188,7 @@ def _parts(
     keeps = {"RHYTHMWATCH_CONSENTED": "0"} if station.source else {}
     parts.append(Part("recorder", ("recorder",), {**shared, **keeps}))
     parts.append(Part("evidence", ("evidence",), shared))
+    parts.append(Part("notifier", ("notifier",), {**shared, "RHYTHMWATCH_BROKER": broker}))
     if station.metrics:
         host, first = parse_address(station.metrics)
         parts = [

@@ -47,6 +47,17 @@ Partitions: TypeAlias = Annotated[
     str,
     typer.Option("--partitions", envvar="RHYTHMWATCH_PARTITIONS", help="Partitions to work on, first-last."),
 ]
+MailUrl: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--mail",
+        envvar="RHYTHMWATCH_MAIL",
+        help="Mail server: smtps://user:password@host, smtp://... (STARTTLS) or smtp+plain://host:25.",
+    ),
+]
+MailFrom: TypeAlias = Annotated[
+    str, typer.Option("--mail-from", envvar="RHYTHMWATCH_MAIL_FROM", help="From whom mail of alarms comes.")
+]
 ModelsFolder: TypeAlias = Annotated[
     Path | None,
     typer.Option("--models", envvar="RHYTHMWATCH_MODELS", help="Folder of ONNX models (else the shipped ones)."),

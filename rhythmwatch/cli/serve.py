@@ -115,6 +115,9 @@ def ingest(
     ] = False,
     metrics: options.Metrics = "",
     ca: options.Authority = None,
+    name: Annotated[
+        str, typer.Option("--name", envvar="RHYTHMWATCH_NAME", help="Among those that share the load; else the host's.")
+    ] = "",
 ) -> None:
     """Receive frames from the broker and put them on the bus."""
     from rhythmwatch.ingesting import receive
@@ -122,7 +125,8 @@ def ingest(
     _child()
     with options.one_line_errors(ValueError, OSError):
         run_until_stopped(
-            "ingest", lambda stop: receive(broker, bus, share=share, stop=stop, metrics=metrics, authority=ca)
+            "ingest",
+            lambda stop: receive(broker, bus, share=share, stop=stop, metrics=metrics, authority=ca, name=name),
         )
 
 
@@ -176,6 +180,29 @@ def recorder(
     with options.one_line_errors(ValueError, ServerError, StoreError):
         chosen = options.partition_range(partitions)
         run_until_stopped("recorder", lambda stop: record(bus, history, recordings, chosen, stop, consented=consented))
+
+
+def notifier(
+    bus: options.BusUrl = BUS,
+    history: options.HistoryUrl = HISTORY,
+    broker: Annotated[
+        str,
+        typer.Option("--broker", envvar="RHYTHMWATCH_BROKER", help="Broker for the topics of devices; empty for none."),
+    ] = "",
+    ca: options.Authority = None,
+    mail: options.MailUrl = "",
+    mail_from: options.MailFrom = "",
+) -> None:
+    """Tell contacts of alarms: by webhook, mail, and on the topic of the device."""
+    from alerts.database import StoreError
+    from rhythmwatch.notifying import notify
+
+    _child()
+    with options.one_line_errors(ValueError, StoreError, OSError):
+        run_until_stopped(
+            "notifier",
+            lambda stop: notify(bus, history, stop, broker=broker, authority=ca, mail=mail, sender=mail_from),
+        )
 
 
 def evidence(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rhythmwatch.cli import bench, devices, files, offline, rights, serve, sources
+from rhythmwatch.cli import bench, devices, files, fleet, offline, rights, serve, sources
 
 app = typer.Typer(
     help="Real-time streaming ECG monitoring. Not a medical device: not for diagnosis or treatment.",
@@ -20,11 +20,14 @@ app.command()(serve.worker)
 app.command()(serve.historian)
 app.command()(serve.recorder)
 app.command()(serve.evidence)
+app.command()(serve.notifier)
 app.command()(serve.web)
 app.command()(rights.keeper)
 app.command()(rights.adt)
 app.command()(sources.replay)
 app.command()(sources.simulate)
+app.command()(sources.publish)
+app.add_typer(sources.gateway, name="gateway")
 app.command()(offline.analyze)
 app.command()(files.classify)
 app.command()(files.images)
@@ -36,3 +39,4 @@ app.add_typer(offline.data, name="data")
 app.add_typer(devices.devices, name="devices")
 app.add_typer(devices.certs, name="certs")
 app.add_typer(bench.bench, name="bench")
+app.add_typer(fleet.fleet, name="fleet")
