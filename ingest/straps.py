@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import msgspec
@@ -255,12 +255,12 @@ class StrapStream:
         slack = round(JITTER_MS * packet.rate / 1000)
         for number, (low, high) in enumerate(self._gaps):
             begin = max(first, low)
-            if low - slack <= first and begin + len(packet.samples) <= high + slack:
-                begin = max(low, min(begin, high - len(packet.samples)))
+            fits = min(len(packet.samples), high - begin)
+            if first >= low - slack and fits > 0 and fits >= len(packet.samples) - slack:
                 self.counts["overtaken"] += 1
                 # What is left of the gap behind it may still come.
-                self._gaps[number] = (begin + len(packet.samples), high)
-                return self._frame(packet, begin)
+                self._gaps[number] = (begin + fits, high)
+                return self._frame(replace(packet, samples=packet.samples[:fits]), begin)
         return None
 
     def _frame(self, packet: StrapPacket, sample: int) -> Frame:

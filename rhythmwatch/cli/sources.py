@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -57,3 +58,68 @@ def simulate(
     _child()
     with options.one_line_errors(ValueError, OSError):
         run_until_stopped("simulate", lambda stop: simulate_patients(script, patients, broker, speed, seed, stop, ca))
+
+
+Store: TypeAlias = Annotated[
+    Path, typer.Option("--store", envvar="RHYTHMWATCH_STORE", help="Directory that keeps what the broker has not got.")
+]
+
+
+def publish(
+    source: Annotated[str, typer.Argument(help="A record, by name or path; - for numbers in uV, one a line.")],
+    broker: options.BrokerUrl = BROKER,
+    store: Store = Path(".rhythmwatch/device"),
+    ca: options.Authority = None,
+    data: options.Data = None,
+    lead: Annotated[
+        list[str] | None, typer.Option("--lead", envvar="RHYTHMWATCH_LEAD", help="Lead to send; repeat for several.")
+    ] = None,
+    speed: options.Speed = 1.0,
+    loop: Annotated[bool, typer.Option("--loop", envvar="RHYTHMWATCH_LOOP", help="Begin again at the end.")] = False,
+    rate: Annotated[
+        float, typer.Option("--rate", envvar="RHYTHMWATCH_RATE", min=50, max=2000, help="Of numbers: samples a second.")
+    ] = 250.0,
+) -> None:
+    """Publish as one enrolled device, whose account the broker's address holds; nothing is lost while it is away."""
+    from ingest.recordings import RecordingError
+    from rhythmwatch.certificates import CertificateError
+    from rhythmwatch.publishing import publish_numbers, publish_recording
+
+    with options.one_line_errors(RecordingError, CertificateError, ValueError, OSError):
+        if source == "-":
+            run_until_stopped("publish", lambda stop: publish_numbers(broker, store, rate, stop, ca))
+        else:
+            run_until_stopped(
+                "publish",
+                lambda stop: publish_recording(source, broker, store, data, lead, speed, loop, stop, ca),
+            )
+
+
+gateway = typer.Typer(help="Forward devices that speak Bluetooth.", no_args_is_help=True)
+
+
+@gateway.callback()
+def _gateway() -> None:
+    """Forward devices that speak Bluetooth."""
+
+
+@gateway.command()
+def polar(
+    broker: options.BrokerUrl = BROKER,
+    strap: Annotated[
+        str,
+        typer.Option("--strap", envvar="RHYTHMWATCH_STRAP", help="Name or address of the strap; else the first found."),
+    ] = "",
+    store: Store = Path(".rhythmwatch/device"),
+    ca: options.Authority = None,
+) -> None:
+    """Forward a Polar H10 as one enrolled device, whose account the broker's address holds (extra `ble`)."""
+    from rhythmwatch.certificates import CertificateError
+    from rhythmwatch.publishing import forward_polar
+
+    try:
+        from rhythmwatch.gateway_ble import PolarPeer
+    except ImportError:
+        options.fail("Bluetooth needs the extra: pip install 'rhythmwatch[ble]'")
+    with options.one_line_errors(CertificateError, ValueError, OSError):
+        run_until_stopped("gateway", lambda stop: forward_polar(PolarPeer(strap), broker, store, stop, ca))
