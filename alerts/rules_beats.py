@@ -13,6 +13,7 @@ from typing import Final
 
 from alerts.limits import Limits
 from alerts.model import RATE, Beat, Condition, Kind
+from alerts.rules_shapes import learn_beat, shapeless_run, usual_run
 from alerts.rules_state import SHORT_BLIND, RuleState, begin, forget_rate, hold, set_due
 
 MINUTE: Final = 60 * RATE
@@ -41,6 +42,7 @@ def on_beat(state: RuleState, beat: Beat, limits: Limits, out: list[Condition]) 
     if len(state.recent_r) > 8:
         del state.recent_r[0]
     state.recent_codes = (state.recent_codes + beat.code)[-8:]
+    state.recent_shapes = [*state.recent_shapes, beat.shape][-8:]
     code = beat.code
     if gap or rr > RUN_OPEN:
         _close_run(state, at, limits, out)
@@ -57,6 +59,7 @@ def on_beat(state: RuleState, beat: Beat, limits: Limits, out: list[Condition]) 
         _supraventricular(state, r, rr, at, limits, out)
     elif state.s_run:
         state.s_run = 0
+    learn_beat(state, beat, rr)
 
 
 def _rate(state: RuleState, r: int, rr: int, at: int, limits: Limits, out: list[Condition]) -> None:
@@ -188,7 +191,9 @@ def _run_grows(state: RuleState, r: int, at: int, limits: Limits, out: list[Cond
     # The newest beats decide, so that a run that starts slowly is seen when it has become fast.
     rate = _mean_rate(state.run_rr[-need:])
     sure = sum(state.run_p) / len(state.run_p) >= limits.vtach_probability
-    if rate >= limits.vtach_rate and sure:
+    shapes = state.recent_shapes[-limits.vtach_beats :]
+    doubtful = usual_run(state, shapes, rate) or shapeless_run(state, shapes, r - sum(state.run_rr[-need:]), r)
+    if rate >= limits.vtach_rate and sure and not doubtful:
         onset = state.run_from if n == limits.vtach_beats else r - sum(state.run_rr[-need:])
         if begin(
             state,

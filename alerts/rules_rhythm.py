@@ -13,6 +13,7 @@ from typing import Final
 
 from alerts.limits import Limits
 from alerts.model import RATE, Condition, Kind, Rhythm
+from alerts.rules_shapes import usual_pace, usual_shape
 from alerts.rules_state import RuleState, begin, end
 
 MAX_STEP: Final = RATE + RATE // 2
@@ -24,9 +25,11 @@ def contradicted(state: RuleState, end_index: int, *, flutter: bool) -> bool:
     """Whether the beats of the last 4 s speak against a verdict of VFL (`flutter`) or VT.
 
     Against VT: 3 beats or more of which fewer than half are ventricular, fused or unclassifiable (bundle branch or
-    paced beats at 100/min and more count as wide, too), while the rate is under 100/min, or in the first 8 s of
-    verdicts whatever the rate. Against VFL: 4 beats or more, none of them ventricular, fused or unclassifiable, at
-    under 150/min and regular within 15 %; fibrillation yields no such beats. Too few beats say nothing.
+    paced beats at 100/min and more count as wide, too; beats of the patient's usual shape do not while the rate is
+    under 100/min), while the rate is under 100/min, or in the first 8 s of verdicts whatever the rate; and 4 beats or more that go on
+    at the patient's usual pace below 100/min. Against VFL: 4
+    beats or more, none of them ventricular, fused or unclassifiable, at under 150/min and regular within 15 %;
+    fibrillation yields no such beats. Too few beats say nothing.
     """
     since = end_index - state.delay - 4 * RATE
     times = [r for r in state.recent_r if r > since]
@@ -40,7 +43,12 @@ def contradicted(state: RuleState, end_index: int, *, flutter: bool) -> bool:
         steps = [b - a for a, b in pairwise(times)]
         regular = max(steps) - min(steps) <= 0.15 * sum(steps) / len(steps)
         return n >= 4 and wide == 0 and rate < 150 and regular
-    if rate >= 100:
+    if n >= 4 and usual_pace(state, times):
+        return True
+    if rate < 100:
+        shapes = state.recent_shapes[-n:]
+        wide -= sum(code in "VFQ" and usual_shape(state, shape) for code, shape in zip(codes, shapes, strict=True))
+    else:
         wide += codes.count("L") + codes.count("R") + codes.count("/")
     return 2 * wide < n and (rate < 100 or state.shocks < 8)
 

@@ -106,6 +106,13 @@ class RuleState(msgspec.Struct):
     shapes: dict[int, int] = {}
     recent_r: list[int] = []
     recent_codes: str = ""
+    recent_shapes: list[int] = []
+
+    # What is usual (`alerts.rules_shapes`): share of each shape and beats it was learnt from, mean interval likewise.
+    shares: dict[int, float] = {}
+    shaped: int = 0
+    usual_rr: float = 0.0
+    paced_n: int = 0
 
     # Rhythm verdicts.
     verdict: str = ""

@@ -13,6 +13,7 @@ from typing import Final
 
 from alerts.limits import Limits
 from alerts.model import LETHAL, RATE, TECHNICAL, Condition, Kind, Note, Quality, Silence
+from alerts.rules_shapes import forget_shapes
 from alerts.rules_state import NEVER, SHORT_BLIND, RuleState, begin, end, forget_rate, hold, set_peak, set_seen
 
 BLOCK: Final = RATE // 5
@@ -26,6 +27,8 @@ def on_quality(state: RuleState, quality: Quality, limits: Limits, out: list[Con
     """Take in a change of the flags."""
     at = quality.end
     first = max(at - BLOCK, state.start)
+    if quality.lead != state.lead:
+        forget_shapes(state)
     state.lead = quality.lead
     if quality.lead_off != state.lead_off:
         state.lead_off = quality.lead_off

@@ -368,5 +368,5 @@ def _beats(rows: features.Rows, probabilities: NDArray[np.float32], maps: list[b
         return ()
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
     p = np.take_along_axis(probabilities, order, axis=1)
-    columns = (rows.r, rows.decided, order[:, 0], p[:, 0], order[:, 1], p[:, 1], rows.rr_ms, rows.cluster)
+    columns = (rows.r, rows.decided, order[:, 0], p[:, 0], order[:, 1], p[:, 1], rows.rr_ms, rows.cluster + 1)
     return tuple(map(ClassifiedBeat, *(column.tolist() for column in columns), maps))

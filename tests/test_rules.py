@@ -578,6 +578,61 @@ def test_a_kind_switched_off_is_silent_and_lower_ones_stay():
     assert KINDS[Kind.VTACH].priority is Priority.HIGH
 
 
+# --- what is usual in a patient ----------------------------------------------------------------------------------
+
+
+def shaped(codes: str, shapes: Sequence[int], rr: float, start: float) -> list[Beat]:
+    """Beats with these codes and shapes, `rr` s apart."""
+    return [dataclasses.replace(b, shape=k) for b, k in zip(beats(codes, rr, start), shapes, strict=True)]
+
+
+def test_wide_beats_as_the_patient_always_has_them_are_no_tachycardia():
+    """300 paced beats at 104/min, then six that the network calls V: same shape, same rate, nothing lethal."""
+    rr = 60 / 104
+    usual = shaped("/" * 300, [1] * 300, rr, 0.4)
+    again = shaped("V" * 6, [1] * 6, rr, 0.4 + 300 * rr)
+    assert not starts(run([*usual, *again])[0], Kind.VTACH)
+    other = shaped("V" * 6, [2] * 6, rr, 0.4 + 300 * rr)
+    assert len(starts(run([*usual, *other])[0], Kind.VTACH)) == 1
+    faster = shaped("V" * 6, [1] * 6, 0.4, 0.4 + 300 * rr)
+    assert len(starts(run([*usual, *faster])[0], Kind.VTACH)) == 1
+
+
+def test_a_verdict_of_tachycardia_is_not_believed_against_usual_beats_at_a_usual_rate():
+    """Paced beats at 70/min called V do not bear a verdict of VT out, nor do others at that pace; faster ones do."""
+    rr = 60 / 70
+    usual = shaped("/" * 250, [1] * 250, rr, 0.4)
+    end = 0.4 + 250 * rr
+    said = verdicts("VT", round(end) + 3, round(end) + 10)
+    same = shaped("V" * 16, [1] * 16, rr, end)
+    assert not starts(run([*usual, *same, *said])[0], Kind.VTACH)
+    pace = shaped("V" * 16, [2] * 16, rr, end)
+    assert not starts(run([*usual, *pace, *said])[0], Kind.VTACH)
+    new = shaped("V" * 30, [2] * 30, 0.45, end)
+    assert len(starts(run([*usual, *new, *said])[0], Kind.VTACH)) == 1
+
+
+def test_shapes_are_forgotten_with_the_lead():
+    """What was usual on one lead says nothing on another."""
+    rr = 60 / 104
+    usual = shaped("/" * 300, [1] * 300, rr, 0.4)
+    there = Quality(usual[0].decided, "II", False, False, False)
+    here = Quality(usual[-1].decided, "V1", False, False, False)
+    again = shaped("V" * 6, [1] * 6, rr, 0.4 + 300 * rr)
+    assert len(starts(run([there, *usual, here, *again])[0], Kind.VTACH)) == 1
+
+
+def test_a_run_in_noise_must_repeat_itself():
+    """Five V of four shapes in noise are no VTACH; five alike are, and so are five unlike ones without noise."""
+    noisy = Quality(12 * FS, "II", False, False, True)
+    before = beats("N" * 18)
+    mixed = shaped("V" * 6, [3, 4, 5, 6, 3, 4], 0.45, 14.8)
+    alike = shaped("V" * 6, [3, 3, 3, 3, 3, 3], 0.45, 14.8)
+    assert not starts(run([noisy, *before, *mixed])[0], Kind.VTACH)
+    assert len(starts(run([noisy, *before, *alike])[0], Kind.VTACH)) == 1
+    assert len(starts(run([*before, *mixed])[0], Kind.VTACH)) == 1
+
+
 # --- properties --------------------------------------------------------------------------------------------------
 
 
