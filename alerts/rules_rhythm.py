@@ -26,10 +26,10 @@ def contradicted(state: RuleState, end_index: int, *, flutter: bool) -> bool:
 
     Against VT: 3 beats or more of which fewer than half are ventricular, fused or unclassifiable (bundle branch or
     paced beats at 100/min and more count as wide, too; beats of the patient's usual shape do not while the rate is
-    under 100/min), while the rate is under 100/min, or in the first 8 s of verdicts whatever the rate; and 4 beats or more that go on
-    at the patient's usual pace below 100/min. Against VFL: 4
-    beats or more, none of them ventricular, fused or unclassifiable, at under 150/min and regular within 15 %;
-    fibrillation yields no such beats. Too few beats say nothing.
+    under 100/min), while the rate is under 100/min, or in the first 8 s of verdicts whatever the rate; and 4 beats or
+    more that go on at the patient's usual pace below 100/min. Against VFL: 4 beats or more, none of them ventricular,
+    fused or unclassifiable, at under 150/min and regular within 15 %; fibrillation yields no such beats. Too few beats
+    say nothing.
     """
     since = end_index - state.delay - 4 * RATE
     times = [r for r in state.recent_r if r > since]
