@@ -11,6 +11,9 @@ export function clock(ms) {
   return date.toDateString() === new Date().toDateString() ? CLOCK.format(date) : DATED.format(date);
 }
 
+/** HH:MM:SS. @param {number} ms */
+export const time = (ms) => CLOCK.format(new Date(ms));
+
 /** Short age. @param {number} ms */
 export function age(ms) {
   const s = Math.max(0, Math.floor(ms / 1000));

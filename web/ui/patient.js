@@ -1,11 +1,15 @@
 // One patient: waveform on ECG paper, spectrogram under it on the same time axis, beats with their class, alarms.
 // @ts-check
+import { CarePanel } from "./care.js";
 import { Chosen } from "./chosen.js";
 import { h, mark, put, sign } from "./dom.js";
-import { age, against, clock, kindName, rhythmName } from "./format.js";
+import { age, against, clock, countdown, kindName, rhythmName } from "./format.js";
+import { Held, around, frozen } from "./held.js";
+import { LimitsPanel } from "./limits.js";
 import { ackButton, stateText } from "./list.js";
 import { Sweep, paper } from "./sweep.js";
 import { BEATS, QUALITY, T } from "./texts.js";
+import { Trends } from "./trends.js";
 import { View } from "./view.js";
 import { RATE_KINDS, level } from "./ward.js";
 
@@ -29,10 +33,22 @@ export class Patient extends View {
     this.beatCount = -1;
     this.changes = -1;
     this.root = h("div", { class: "patient" });
+    /** @type {Held | null} */
+    this.held = null;
+    /** Settings that the limits shown are of. @type {string | undefined} */
+    this.settled = undefined;
+    /** Alarm whose strip the address asks for. */
+    this.asked = new URLSearchParams(location.search).get("alarm");
     const redraw = () => (this.sweep ? this.alarms() : this.build());
     this.on(ward, "beds", redraw);
     this.on(ward, "alarms", redraw);
     this.on(acts, "change", redraw);
+    this.on(ward, "settings", () => this.settings());
+    this.on(ward, "refused", ({ detail }) => {
+      if (detail.patient === name) put(this.refused, T.refusedChange(detail.note));
+    });
+    this.on(parts.stays, "change", () => this.who());
+    this.refused = h("p", { class: "note", role: "alert" });
     link.watch([name], name);
     this.build();
   }
@@ -40,15 +56,58 @@ export class Patient extends View {
   close() {
     super.close();
     this.papers?.disconnect();
+    this.trends?.close();
     this.sweep?.close();
   }
 
   /** @param {KeyboardEvent} event */
   key(event) {
+    if (event.key === " " && !/** @type {Element} */ (event.target).closest("button, a, summary")) {
+      this.freeze();
+      return true;
+    }
     const by = event.key === "ArrowLeft" ? -1 : event.key === "ArrowRight" ? 1 : 0;
     if (!by || !this.chosen) return false;
-    this.chosen.step(by);
+    if (this.held) this.held.strip.step(by);
+    else this.chosen.step(by);
     return true;
+  }
+
+  /** Hold the last seconds still, or go on. */
+  freeze() {
+    if (this.held) return this.release();
+    const data = this.bed ? frozen(this.bed.trace) : null;
+    if (data) this.hold({ ...data, lead: this.bed?.lead ?? "" }, T.frozen);
+  }
+
+  /** @param {import("./strip.js").StripData} data @param {string} title */
+  hold(data, title) {
+    this.held = new Held(data, title, this.name, this.parts, () => this.release());
+    this.place?.replaceChildren(this.held.root);
+    this.chosen?.root.replaceWith(this.held.beat.root);
+    mark(this.root, "data-held", "");
+    this.stop?.setAttribute("aria-pressed", "true");
+  }
+
+  release() {
+    if (this.chosen) this.held?.beat.root.replaceWith(this.chosen.root);
+    this.held = null;
+    this.place?.replaceChildren();
+    mark(this.root, "data-held", null);
+    this.stop?.setAttribute("aria-pressed", "false");
+  }
+
+  /** Show the strip of the alarm that the address names, once it is known. */
+  async showAsked() {
+    const alarm = this.asked === null ? undefined : this.ward.alarms.get(this.asked);
+    if (!alarm || !this.bed) return;
+    this.asked = null;
+    const title = T.stripOf(kindName(alarm.kind), clock(alarm.onset_ms));
+    const data = await around(alarm, this.parts).catch(() => null);
+    if (!this.open) return;
+    // The recorder writes a little later than the page hears; what the page holds itself is there at once.
+    const held = data ?? frozen(this.bed.trace);
+    if (held) this.hold(held, title);
   }
 
   build() {
@@ -80,19 +139,36 @@ export class Patient extends View {
     this.rows = h("tbody");
     this.legend = h("div", { class: "legend" });
     this.stale = h("div", { class: "tile-stale", hidden: true }, h("span"));
-    this.root.replaceChildren(
+    this.title = this.parts.stays.bed(this.name);
+    this.label = h("h1");
+    this.person = h("span", { class: "person" });
+    this.off = h("span", { class: "tile-off", hidden: true });
+    this.place = h("div", { class: "held-place" });
+    this.stop = h("button", { class: "plain", type: "button", "aria-pressed": "false", onclick: () => this.freeze() }, T.freeze);
+    this.quiet = h("button", { class: "plain", type: "button", hidden: !this.may("monitor"), onclick: () =>
+      (bed.pauseUntil > this.ward.now() ? this.acts.resume(this.name) : this.acts.pause(this.name)) });
+    const may = { monitor: this.may("monitor"), clinician: this.may("clinician") };
+    this.trends = new Trends(this.name, this.parts);
+    this.limits = new LimitsPanel(this.name, this.parts, may.clinician, (lines) => {
+      if (!this.trends) return;
+      this.trends.limits = lines;
+      this.trends.draw();
+    });
+    this.care = new CarePanel(this.name, this.parts, may);
+    this.root.replaceChildren(h("div", { class: "patient-live" },
       h("section", { class: "card strips" },
-        h("div", { class: "strip-head" }, h("h1", {}, bed.name), this.rhythm, h("span", { class: "grow" }),
+        h("div", { class: "strip-head" }, this.label, this.person, this.rhythm, this.off, h("span", { class: "grow" }), this.quiet, this.stop,
           this.choice(SPEEDS.map((v) => [v, `${v}`]), T.speed, () => this.prefs.speed, (v) => (this.prefs.speed = Number(v))),
           this.choice(GAINS.map((v) => [v, v === null ? T.gainAuto : `${v}`]), T.gain, () => this.prefs.gain, (v) => (this.prefs.gain = v))),
         h("div", { class: "strip", onclick: pick }, paperCanvas, wave, h("span", { class: "strip-name" }, T.wave), this.stale),
-        h("div", { class: "strip", onclick: pick }, heat, this.axis, h("span", { class: "strip-name" }, T.spectrogram)),
-        this.legend),
+        h("div", { class: "strip heat-strip", onclick: pick }, heat, this.axis, h("span", { class: "strip-name" }, T.spectrogram)),
+        this.place, this.legend),
       h("aside", { class: "side" }, this.vital, facts, chosen.root,
         h("section", { class: "card block alarms" }, h("h2", {}, T.patientAlarms), this.alarmList),
         h("section", { class: "card block latest" }, h("h2", {}, T.recentBeats), h("div", { class: "scroll" },
           h("table", {}, h("thead", {}, h("tr", {}, ...[[T.time, ""], [T.class, ""], [T.sure, "num"], [T.second, ""], [T.rr, "num"]]
-            .map(([text, kind]) => h("th", { class: kind || null, scope: "col" }, text)))), this.rows)))));
+            .map(([text, kind]) => h("th", { class: kind || null, scope: "col" }, text)))), this.rows))))),
+      h("div", { class: "patient-more" }, this.trends.root, this.limits.root, this.care.root, this.refused));
     this.sweep = new Sweep(wave, bed.trace, this.palette,
       { speed: this.prefs.speed, gain: this.prefs.gain, all: true, ground: null }, heat);
     this.papers = new ResizeObserver(() => paper(paperCanvas, this.palette));
@@ -101,8 +177,30 @@ export class Patient extends View {
     this.axisFor = "";
     this.beatCount = -1;
     this.changes = -1;
+    this.who();
+    this.settings();
     this.alarms();
     this.tick();
+  }
+
+  /** Who lies here. */
+  who() {
+    if (!this.label || !this.person) return;
+    const { stays } = this.parts;
+    put(this.label, stays.bed(this.name));
+    put(this.person, stays.vacant(this.name) ? T.noPatient : stays.person(this.name));
+    this.care?.draw();
+  }
+
+  /** What staff set for this bed. */
+  settings() {
+    const { bed } = this;
+    if (!bed || !this.off) return;
+    this.off.hidden = !bed.lethalOff.length;
+    put(this.off, T.lethalOff(bed.lethalOff.map(kindName).join(", ")));
+    const now = `${bed.profile} ${bed.settings}`;
+    if (this.settled !== undefined && this.settled !== now) this.limits?.settled();
+    this.settled = now;
   }
 
   /**
@@ -118,6 +216,7 @@ export class Patient extends View {
         this.sweep.options.gain = this.prefs.gain;
         this.sweep.ranged = 0;
         this.sweep.life = -1;
+        this.held?.redraw(this.prefs);
       }
     } }, text));
     return h("div", { class: "group" }, h("div", { class: "seg", role: "group", "aria-label": unit }, ...buttons), unit);
@@ -133,6 +232,8 @@ export class Patient extends View {
     this.sweep.palette = this.palette;
     this.chosen?.show(this.chosen.beat ?? undefined);
     this.sweep.life = -1;
+    this.held?.redraw(this.prefs);
+    this.trends?.draw();
     paper(this.paperCanvas, this.palette);
     this.beatCount = -1;
   }
@@ -146,6 +247,7 @@ export class Patient extends View {
         h("div", {}, h("b", {}, kindName(alarm.kind)),
           h("small", {}, [against(alarm), clock(alarm.onset_ms), stateText(alarm)].filter(Boolean).join(" · "))),
         ackButton(alarm, this.acts))) : [h("p", { class: "none" }, T.noPatientAlarms)]));
+    this.showAsked();
     const worst = list.find((alarm) => alarm.presence !== "off");
     mark(this.root, "data-level", worst ? level(worst) : null);
     const clinical = list.find((alarm) => !alarm.technical && alarm.presence !== "off" && alarm.presence !== "latched");
@@ -163,6 +265,9 @@ export class Patient extends View {
     mark(this.vital, "data-unknown", rate.value === null ? "" : null);
     put(this.hr, rate.value === null ? "--" : String(rate.value));
     put(this.hrNote, rate.value !== null ? T.bpm : rate.age > 2000 ? T.noBeat(age(rate.age)) : T.hrUnknown);
+    const silent = bed.pauseUntil - ward.now();
+    if (this.quiet) put(this.quiet, silent > 0 ? T.silentResume(countdown(silent)) : T.silence);
+    this.trends?.tick();
     put(this.facts.heard, bed.newestMs ? clock(bed.newestMs) : "–");
     if (this.changes !== bed.changes) {
       this.changes = bed.changes;

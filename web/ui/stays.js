@@ -1,6 +1,8 @@
 // Who lies where: persons, beds and wards joined to channels, as the server last told.
 // @ts-check
 
+import { T } from "./texts.js";
+
 const AGAIN_MS = 20_000;
 
 /** @typedef {{patient: string, device: string, bed: string | null, ward: string | null, person: string | null, name: string | null,
@@ -39,8 +41,14 @@ export class Stays extends EventTarget {
     return this.by.get(patient);
   }
 
-  /** What a bed is called: its label, else the channel. @param {string} patient */
+  /** What a bed is called: its label, else the channel; a bare number is called a bed. @param {string} patient */
   bed(patient) {
+    const label = this.label(patient);
+    return /^\d/.test(label) ? `${T.colBed} ${label}` : label;
+  }
+
+  /** The label of a bed as it was written, else the channel. @param {string} patient */
+  label(patient) {
     return this.by.get(patient)?.bed || patient;
   }
 

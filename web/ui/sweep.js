@@ -24,6 +24,12 @@ export class Palette {
     /** @type {Record<string, string>} */
     this.beats = {};
     for (const [code, beat] of Object.entries(BEATS)) this.beats[code] = get(beat.token);
+    /** @type {Record<string, string>} */
+    this.levels = Object.fromEntries(["high", "medium", "low", "technical"].map((level) => [level, get(`--${level}-ink`)]));
+    this.line = get("--line-strong");
+    this.strong = get("--text");
+    this.accent = get("--accent");
+    this.heatGround = rgb(get("--spec-0")).join();
     this.mapFor = rgb(get("--map-for"));
     this.mapAgainst = rgb(get("--map-against"));
     this.heat = heatmap([0, 1, 2, 3, 4, 5].map((i) => get(`--spec-${i}`)));

@@ -51,9 +51,16 @@ export class Wall extends View {
   /** Beds in their places: as they were last arranged, new ones at the end. */
   places() {
     const known = new Set(this.prefs.places);
-    const fresh = [...this.ward.beds.keys()].filter((name) => !known.has(name)).sort(natural);
-    if (fresh.length) this.prefs.places = [...this.prefs.places, ...fresh].slice(-PLACES);
-    return this.prefs.places.filter((name) => this.ward.beds.has(name) && this.chosen(name));
+    const fresh = this.inOrder().filter((name) => !known.has(name));
+    const places = [...this.prefs.places, ...fresh];
+    // Where a bed first stands is kept only once its label is known.
+    if (fresh.length && this.stays.known) this.prefs.places = places.slice(-PLACES);
+    return places.filter((name) => this.ward.beds.has(name) && this.chosen(name));
+  }
+
+  /** Beds by their labels. */
+  inOrder() {
+    return [...this.ward.beds.keys()].sort((a, b) => natural(this.stays.label(a), this.stays.label(b)));
   }
 
   /** Whether ward and filter let a bed through. @param {string} name */
@@ -79,8 +86,7 @@ export class Wall extends View {
 
   /** Arrange once. @param {"bed" | "urgency"} by */
   arrange(by) {
-    const label = (/** @type {string} */ name) => this.stays.bed(name);
-    const names = [...this.ward.beds.keys()].sort((a, b) => natural(label(a), label(b)));
+    const names = this.inOrder();
     if (by === "urgency") {
       const worst = new Map(names.map((name) => [name, this.ward.of(name)[0]]));
       names.sort((a, b) => {

@@ -35,6 +35,8 @@ export class Bed {
     this.device = "";
     this.note = "";
     this.profile = "";
+    /** When limits or kinds last changed. */
+    this.settings = 0;
     /** Lethal alarms that somebody switched off: shown for as long as they are. @type {string[]} */
     this.lethalOff = [];
     /** Audio pause of this bed: its end in server time, 0 for none, and who began it. */
@@ -151,6 +153,7 @@ export class Ward extends EventTarget {
         const bed = this.bed(m.patient);
         const turned = bed.vacant !== m.vacant || m.reason === "admit" || m.reason === "discharge";
         bed.profile = m.profile;
+        if (["limits", "profile", "admit", "discharge"].includes(m.reason)) bed.settings = m.ms;
         bed.lethalOff = m.lethal_off;
         bed.pauseUntil = m.pause_until_ms;
         bed.pauseBy = m.pause_by;
