@@ -27,6 +27,11 @@ SIGNAL_SPEED: Final = 1.5
 SIGNAL_BURST_S: Final = 7_200.0
 
 
+def flag_text(name: str, value: float = 0.0) -> str:
+    """Say to staff what a flag means; a value is seconds."""
+    return FLAGS[name] + (f" ({value:.0f} s)" if value else "")
+
+
 class DeviceLimits(msgspec.Struct, frozen=True):
     """Limits of one device and kind of data.
 

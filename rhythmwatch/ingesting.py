@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,7 +26,14 @@ def figures(counts: Mapping[str, int]) -> Iterator[Figure]:
 
 
 async def receive(
-    broker: str, bus_url: str, *, share: bool, stop: asyncio.Event, metrics: str = "", authority: Path | None = None
+    broker: str,
+    bus_url: str,
+    *,
+    share: bool,
+    stop: asyncio.Event,
+    metrics: str = "",
+    authority: Path | None = None,
+    name: str = "",
 ) -> None:
     """Receive frames until `stop` is set.
 
@@ -45,10 +51,13 @@ async def receive(
         ``host:port`` for Prometheus; empty for none.
     authority : Path, optional
         Certificate of the authority that signed the broker's, for ``mqtts://``; else those of the system.
+    name : str
+        Of this process among those that share the load, the same after a restart; else the host's.
     """
     address = BrokerAddress.parse(broker)
-    # The broker keeps our session by this name over restarts; processes that share the load need one each.
-    client_id = f"rw-ingest-{socket.gethostname()}-{os.getpid()}" if share else "rw-ingest"
+    # The broker keeps our session by this name, with what it has not delivered yet: a successor must have the same one,
+    # and processes that share the load one each.
+    client_id = f"rw-ingest-{name or socket.gethostname()}" if share else "rw-ingest"
     options = SubscriberOptions(
         host=address.host,
         port=address.port,
