@@ -61,6 +61,11 @@ def stretch(from_ms: int, to_ms: int, longest_ms: int) -> None:
         raise HTTPException(422, f"The stretch is too long: {most} are the most. Choose a shorter one.")
 
 
+def file_name(patient: str, more: str | int) -> str:
+    """Name a download: letters, digits and signs that every system takes."""
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', patient)}_{more}"
+
+
 def as_json(value: Any) -> Response:
     """Answer large arrays without a walk through models."""
     return Response(msgspec.json.encode(value), media_type="application/json")
@@ -226,7 +231,7 @@ async def export_stretch(
     """Download a stretch: a zipped WFDB record, EDF+, CSV, or a picture of the strip on ECG paper."""
     stretch(from_ms, to_ms, LONGEST[format_])
     archive = archive_of(request)
-    name = f"{re.sub(r'[^A-Za-z0-9_-]', '_', patient)}_{from_ms}"
+    name = file_name(patient, from_ms)
     try:
         data = await asyncio.to_thread(_exported, archive, name, patient, from_ms, to_ms, format_, lead)
     except export.ExportError as error:
