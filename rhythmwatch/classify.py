@@ -95,8 +95,9 @@ def classify_recording(recording: Recording, models: Models) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``kind`` "recording", ``record``, ``rate``, ``seconds``, ``lead``, ``summary`` (beats by class), ``beats``,
-        ``rhythms``, ``alarms``.
+        ``kind`` "recording", ``record``, ``rate``, ``seconds``, ``lead``, ``summary`` (beats by class), ``beats`` (the
+        first `PICTURED` with ``picture``: base64 of COLUMNS x BINS bytes), ``pictured``, ``rhythms`` (with ``reason``,
+        see `rhythmwatch.reasons`), ``last`` (reason of the verdict at the end), ``alarms``.
     """
     analysis, keeping = judged(recording, models)
     kept = {round(r * recording.rate / FS): (p, mark, image) for r, _, image, p, mark in keeping.kept}
@@ -120,13 +121,13 @@ def classify_recording(recording: Recording, models: Models) -> dict[str, Any]:
     return {
         "kind": "recording", "record": recording.name, "rate": recording.rate, "seconds": round(recording.seconds, 3),
         "lead": analysis.lead, "summary": dict(counts.most_common()), "pictured": min(len(beats), PICTURED),
-        "beats": beats, "rhythms": _rhythms(recording, models, analysis),
+        "beats": beats, **_rhythms(recording, models, analysis),
         "alarms": [dataclasses.asdict(alarm) for alarm in analysis.alarms],
     }  # fmt: skip
 
 
-def _rhythms(recording: Recording, models: Models, analysis: Analysis) -> list[dict[str, Any]]:
-    """List changes of the rhythm, the first `REASONED` that are not plain N with the reason at their own second."""
+def _rhythms(recording: Recording, models: Models, analysis: Analysis) -> dict[str, Any]:
+    """List changes of the rhythm, the first `REASONED` that are not plain N with their reason, and that of the end."""
     rhythms: list[dict[str, Any]] = []
     signal, peaks = hear(recording, models)
     reasons = 0
@@ -138,7 +139,8 @@ def _rhythms(recording: Recording, models: Models, analysis: Analysis) -> list[d
             reasons += 1
             item["reason"] = reason_at(signal, peaks, models, verdict / recording.rate)
         rhythms.append(item)
-    return rhythms
+    last = reason_at(signal, peaks, models, len(signal.x) / FS) if len(signal.x) >= FS else None
+    return {"rhythms": rhythms, "last": last}
 
 
 def study_name(code: str, rhythm: str) -> str | None:

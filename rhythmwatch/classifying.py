@@ -46,6 +46,8 @@ class FileClassifier:
             What is wrong with the file, for people.
         """
         suffix = "".join(c for c in Path(name).suffix[:8] if c.isalnum() or c == ".")
+        if suffix.lower() in (".hea", ".dat"):
+            raise FileRefusedError("A WFDB record is two files. Give EDF, CSV or JSON, or use `rhythmwatch classify`.")
         async with self._turn:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"file{suffix}"

@@ -21,8 +21,6 @@ from rhythmwatch.training_networks import TRAINERS, Trained
 from rhythmwatch.unpacking import unpack
 
 SUFFIXES: Final = (".png", ".jpg", ".jpeg")
-FEWEST: Final = 2
-"""Images of a class that train at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ def train_images(
     Raises
     ------
     ValueError
-        No such folders, fewer than two classes, a class with too few images, or a file that is no picture.
+        No such folders, fewer than two classes, a class without images, or a file that is no picture.
     """
     if images.is_file():
         with tempfile.TemporaryDirectory() as folder:
@@ -102,11 +100,9 @@ def train_images(
     if unknown:
         raise ValueError(f"{root / 'test'} has a folder {unknown[0]!r} that train/ has not: name the classes alike")
     train = read_images(root / "train", classes, progress)
-    few = [
-        name for name, n in zip(classes, np.bincount(train.labels, minlength=len(classes)), strict=True) if n < FEWEST
-    ]
-    if few:
-        raise ValueError(f"class {few[0]!r} has fewer than {FEWEST} images in train/: add some or remove its folder")
+    empty = [name for number, name in enumerate(classes) if number not in train.labels]
+    if empty:
+        raise ValueError(f"class {empty[0]!r} has no images in train/: add some or remove its folder")
     test = read_images(root / "test", classes, progress)
     progress(f"{len(train.labels)} images to train on, {len(test.labels)} to test, classes {', '.join(classes)}")
     if train.foreign:
