@@ -54,7 +54,9 @@ def make_certificates(folder: Path, names: Sequence[str], *, days: int = DAYS, n
         If a name is missing or the folder holds half an authority.
     """
     if not names:
-        raise CertificateError("name this machine as devices and browsers reach it: certs init --name rhythm.example")
+        raise CertificateError(
+            "name this machine as devices and browsers reach it: certs init --host-name rhythm.example"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     ca_file, ca_key_file = folder / "ca.pem", folder / "ca.key"
     written: list[Path] = []
@@ -94,7 +96,9 @@ def broker_certificates(folder: Path, *, clients: bool = False) -> Certificates:
     files = [(folder / name).resolve() for name in ("broker.pem", "broker.key", "ca.pem")]
     for file in files:
         if not file.exists():
-            raise CertificateError(f"{file} is missing; make it: rhythmwatch certs init --out {folder} --name HOST")
+            raise CertificateError(
+                f"{file} is missing; make it: rhythmwatch certs init --out {folder} --host-name HOST"
+            )
     certificate, key, authority = map(str, files)
     return Certificates(certificate, key, authority, clients)
 

@@ -12,6 +12,7 @@ import structlog
 
 from bus.streams import Bus
 from bus.tasks import run_all
+from ingest.limits import DeviceLimits
 from ingest.subscriber import Subscriber, SubscriberOptions, tick_forever
 from rhythmwatch.addresses import BrokerAddress
 from rhythmwatch.metrics import Figure, exposing
@@ -33,6 +34,7 @@ async def receive(
     stop: asyncio.Event,
     metrics: str = "",
     authority: Path | None = None,
+    limit: float = DeviceLimits().messages,
     name: str = "",
 ) -> None:
     """Receive frames until `stop` is set.
@@ -51,6 +53,8 @@ async def receive(
         ``host:port`` for Prometheus; empty for none.
     authority : Path, optional
         Certificate of the authority that signed the broker's, for ``mqtts://``; else those of the system.
+    limit : float
+        Messages a second that one device may send (100 times as many at once); 0 for no limit.
     name : str
         Of this process among those that share the load, the same after a restart; else the host's.
     """
@@ -69,7 +73,7 @@ async def receive(
         ca_file=str(authority) if authority else None,
     )
     async with Bus(bus_url) as bus:
-        subscriber = Subscriber(options, bus)
+        subscriber = Subscriber(options, bus, limits=DeviceLimits.of(limit))
         tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(subscriber.run(), name="subscriber"),
             asyncio.create_task(tick_forever(bus, counts=subscriber.counts), name="ticker"),

@@ -179,7 +179,7 @@ def test_certificates_are_made_and_renewed(tmp_path: Path):
     again = make_certificates(tmp_path, ["rhythm.example"], now=NOW)
     assert (tmp_path / "ca.pem").read_bytes() == authority
     assert "ca.pem" not in {path.name for path in again}
-    with pytest.raises(CertificateError, match="--name"):
+    with pytest.raises(CertificateError, match="--host-name"):
         make_certificates(tmp_path, [], now=NOW)
     (tmp_path / "ca.key").unlink()
     with pytest.raises(CertificateError, match="restore"):

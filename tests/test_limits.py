@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_device import until
 
-from bus.messages import Entry, Inbound, StatusEvent, pack, unpack_inbound, unpack_note
+from bus.messages import DeviceNote, Entry, Inbound, StatusEvent, pack, unpack_inbound, unpack_note
 from bus.server import embedded
 from bus.streams import START, Bus
 from ingest.broker import embedded_broker
@@ -184,11 +184,9 @@ def test_staff_read_what_is_wrong_with_a_device():
     from rhythmwatch.models import load_models
     from rhythmwatch.pipeline import Pipeline
 
-    pipeline = Pipeline(load_models(None))
+    pipeline = Pipeline(load_models(None), 1)
     entries = [Inbound(Entry.FRAME, NOW, "bed-1", encode_frame(frame("bed-1", 0)))]
-    from bus.messages import DeviceNote
-
     entries.append(Inbound(Entry.DEVICE, NOW + 1, "bed-1", pack(DeviceNote("flood"))))
-    out = pipeline.run(entries)
+    out = pipeline.step((0, entry) for entry in entries)
     notes = [event.note for _, event in out.events if isinstance(event, StatusEvent)]
     assert FLAGS["flood"] in notes

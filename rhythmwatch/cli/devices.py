@@ -99,7 +99,9 @@ def init(
     name: Annotated[
         list[str],
         typer.Option(
-            "--name", envvar="RHYTHMWATCH_NAME", help="Name or address of this machine, as others see it; repeatable."
+            "--host-name",
+            envvar="RHYTHMWATCH_HOST_NAME",
+            help="Name or address of this machine, as others see it; repeatable.",
         ),
     ],
     out: Certs = Path(".rhythmwatch/certs"),

@@ -118,6 +118,12 @@ def ingest(
     name: Annotated[
         str, typer.Option("--name", envvar="RHYTHMWATCH_NAME", help="Among those that share the load; else the host's.")
     ] = "",
+    limit: Annotated[
+        float,
+        typer.Option(
+            "--limit", envvar="RHYTHMWATCH_LIMIT", min=0.0, help="Messages a second one device may send; 0: no limit."
+        ),
+    ] = 200.0,
 ) -> None:
     """Receive frames from the broker and put them on the bus."""
     from rhythmwatch.ingesting import receive
@@ -126,7 +132,9 @@ def ingest(
     with options.one_line_errors(ValueError, OSError):
         run_until_stopped(
             "ingest",
-            lambda stop: receive(broker, bus, share=share, stop=stop, metrics=metrics, authority=ca, name=name),
+            lambda stop: receive(
+                broker, bus, share=share, stop=stop, metrics=metrics, authority=ca, name=name, limit=limit
+            ),
         )
 
 
