@@ -96,6 +96,11 @@ class Care:
         with self.engine.connect() as connection:
             return [Stay(**row) for row in connection.execute(chosen).mappings()]
 
+    def stay(self, ident: int) -> Stay | None:
+        """Look a stay up."""
+        with self.engine.connect() as connection:
+            return _one(connection, select(STAYS).where(STAYS.c.id == ident), Stay)
+
     def open_stays(self) -> list[Stay]:
         """List who is in a bed now."""
         with self.engine.connect() as connection:

@@ -17,18 +17,17 @@ from typing import Any, Final
 import msgspec
 import structlog
 from hl7.mllp import InvalidBlockError, start_hl7_server
-from sqlalchemy import Engine, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from alerts.audit import Audit
-from alerts.care import STAYS, Care, new_person
+from alerts.care import Care, new_person
+from alerts.care_beds import channel_of
 from alerts.care_desk import Desk
 from alerts.care_model import Person, Stay
 from alerts.database import StoreError, open_engine, upgrade
-from alerts.devices import DEVICES
 from bus.streams import Bus
 from bus.tasks import end
-from rhythmwatch.adt_message import Adt, AdtError, Place, acknowledge, decode, read
+from rhythmwatch.adt_message import Adt, AdtError, acknowledge, decode, read
 from rhythmwatch.rights import Sender
 
 log = structlog.get_logger()
@@ -123,7 +122,9 @@ class Feed:
 
     async def _place(self, adt: Adt, known: Person | None, who: str) -> None:
         """Bring a patient to a bed, from outside, from another bed, or not at all where there is no device."""
-        device = await asyncio.to_thread(channel_of, self._care.engine, adt.place) if adt.place else None
+        device: str | None = None
+        if adt.place is not None:
+            device = await asyncio.to_thread(channel_of, self._care.engine, adt.place.ward, adt.place.bed)
         if adt.place is None or device is None:
             if known is not None and adt.event == "transfer":
                 await self._leave(known, who)
@@ -154,25 +155,6 @@ class Feed:
 
     async def _note(self, who: str, act: str, subject: str, person: str, **more: str) -> None:
         await asyncio.to_thread(self._audit.add, _now(), who, act, subject, {"person": person, **more})
-
-
-def channel_of(engine: Engine, place: Place) -> str | None:
-    """Find the device of a bed: enrolled under its name, else that of its last patient if it has not moved since."""
-    names = (f"{place.ward} {place.bed}".strip(), f"{place.ward}-{place.bed}", place.bed)
-    with engine.connect() as connection:
-        enrolled = select(DEVICES.c.id).where(
-            or_(DEVICES.c.label.in_(names), DEVICES.c.id.in_(names)), DEVICES.c.revoked_ms.is_(None)
-        )
-        found = sorted(connection.scalars(enrolled))
-        if len(found) == 1:
-            return str(found[0])
-        here = select(STAYS.c.patient).where(STAYS.c.ward == place.ward, STAYS.c.bed == place.bed)
-        last = connection.scalar(here.order_by(STAYS.c.from_ms.desc(), STAYS.c.id.desc()).limit(1))
-        if last is None:
-            return None
-        newest = select(STAYS.c.ward, STAYS.c.bed).where(STAYS.c.patient == last)
-        row = connection.execute(newest.order_by(STAYS.c.from_ms.desc(), STAYS.c.id.desc()).limit(1)).one()
-        return str(last) if (row.ward, row.bed) == (place.ward, place.bed) else None
 
 
 def _person(adt: Adt, known: Person | None) -> Person:

@@ -30,6 +30,13 @@ NAME = "Änne Zwölfzeiler"
 ADMISSION = {"name": NAME, "born": "1941-05-06", "sex": "female", "bed": "7", "ward": "West", "profile": "elderly"}
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Run an application that no test puts anything into."""
+    with running_site(tmp_path_factory.mktemp("site")) as site:
+        yield site
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     with running_site(tmp_path) as site:
@@ -93,13 +100,13 @@ def test_a_person_comes_moves_and_goes(site: Site) -> None:
         ({"name": "x", "bed": "1", "born": "5.6.41"}, 422),
     ],
 )
-def test_a_bad_admission_changes_nothing(site: Site, body: dict[str, str], status: int) -> None:
+def test_a_bad_admission_changes_nothing(empty: Site, body: dict[str, str], status: int) -> None:
     """What is missing or wrong is said; no stay and no word to the stream come of it."""
-    answer = site.client.post("/api/patients/dev-1/admit", json=body, headers=site.enter("clinician"))
+    answer = empty.client.post("/api/patients/dev-1/admit", json=body, headers=empty.enter("clinician"))
     assert answer.status_code == status, answer.text
     assert isinstance(answer.json()["detail"], str)
-    assert site.care.open_stays() == []
-    assert site.ward.actions == []
+    assert empty.care.open_stays() == []
+    assert empty.ward.actions == []
 
 
 def test_a_device_without_a_patient_shows_as_such(site: Site) -> None:

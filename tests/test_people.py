@@ -22,6 +22,13 @@ from web.auth import COOKIE
 from web.trail import Trail
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Run an application that no test puts anything into."""
+    with running_site(tmp_path_factory.mktemp("site")) as site:
+        yield site
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     with running_site(tmp_path) as site:
@@ -62,9 +69,9 @@ def test_an_account_lives_from_making_to_removal(site: Site) -> None:
         {"name": "x"},
     ],
 )
-def test_a_bad_account_is_refused_in_one_line(site: Site, new: dict[str, str]) -> None:
+def test_a_bad_account_is_refused_in_one_line(empty: Site, new: dict[str, str]) -> None:
     """What is wrong is said in one line that repeats no value."""
-    answer = site.client.post("/api/users", json=new, headers=site.enter("admin"))
+    answer = empty.client.post("/api/users", json=new, headers=empty.enter("admin"))
     assert answer.status_code == 422
     assert isinstance(answer.json()["detail"], str)
     assert "\n" not in answer.json()["detail"]

@@ -9,8 +9,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
 
 from alerts.database import StoreError
+from alerts.fhir import outcome
 from web.auth import COOKIE, LogIn
 from web.settings import WebSettings
 
@@ -32,22 +34,36 @@ def set_session_cookie(answer: Response, fresh: LogIn, settings: WebSettings) ->
 def answer_errors(app: FastAPI) -> None:
     """Let an app answer what went wrong as ``{"detail": "one line"}``; no value of a request is repeated or logged."""
 
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)  # noqa: S101
-        return JSONResponse({"detail": "; ".join(_sentence(item) for item in error.errors())}, 422)
+        return _told(request, "; ".join(_sentence(item) for item in error.errors()), 422)
 
-    async def refused(_: Request, error: Exception) -> JSONResponse:
+    async def refused(request: Request, error: Exception) -> JSONResponse:
         text = str(error)
-        return JSONResponse({"detail": text[:1].upper() + text[1:] + "."}, 409)
+        return _told(request, text[:1].upper() + text[1:] + ".", 409)
+
+    async def raised(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)  # noqa: S101
+        answer = _told(request, str(error.detail), error.status_code)
+        answer.headers.update(error.headers or {})
+        return answer
 
     async def away(request: Request, error: Exception) -> JSONResponse:
         # The message of the database may hold values of the statement.
         log.error("database failed at %s: %s", _place(request), type(error).__name__)
-        return JSONResponse({"detail": "The database does not answer as it should. Try again; tell an admin."}, 503)
+        return _told(request, "The database does not answer as it should. Try again; tell an admin.", 503)
 
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, raised)
     app.add_exception_handler(StoreError, refused)
     app.add_exception_handler(SQLAlchemyError, away)
+
+
+def _told(request: Request, text: str, status: int) -> JSONResponse:
+    """Say it in one line; to programs that speak FHIR in their own form."""
+    if request.url.path.startswith("/fhir/"):
+        return JSONResponse(outcome(text), status, media_type="application/fhir+json")
+    return JSONResponse({"detail": text}, status)
 
 
 def _sentence(item: dict[str, Any]) -> str:
