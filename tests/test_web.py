@@ -379,7 +379,7 @@ def test_wire_fields_are_the_same_on_both_sides() -> None:
 
 def test_every_alarm_kind_has_a_text() -> None:
     """Staff never read the code of an alarm."""
-    text = (UI / "texts.js").read_text()
+    text = (UI / "vocabulary.js").read_text()
     block = re.search(r"KINDS = \{(.*?)\n\};", text, re.DOTALL).group(1)
     assert set(re.findall(r"(?m)^  (\w+):", block)) == {kind.value for kind in Kind}
 

@@ -4,7 +4,8 @@ import { part } from "./api.js";
 import { h } from "./dom.js";
 import { ask, failure, field, select } from "./forms.js";
 import { clock } from "./format.js";
-import { PROFILES, PURPOSES, T } from "./texts.js";
+import { T } from "./texts.js";
+import { PROFILES, PURPOSES } from "./vocabulary.js";
 
 const SEXES = /** @type {[string, string][]} */ (Object.entries(T.sexes));
 

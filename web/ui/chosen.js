@@ -2,7 +2,8 @@
 // @ts-check
 import { h } from "./dom.js";
 import { clock } from "./format.js";
-import { BEATS, T } from "./texts.js";
+import { T } from "./texts.js";
+import { BEATS } from "./vocabulary.js";
 import { showReason } from "./why.js";
 import { W } from "./whytexts.js";
 

@@ -8,7 +8,8 @@ import { clock, kindName, time } from "./format.js";
 import { HeldBeat } from "./heldbeat.js";
 import { recorded } from "./held.js";
 import { Strip } from "./strip.js";
-import { ECTOPIC, T } from "./texts.js";
+import { T } from "./texts.js";
+import { ECTOPIC } from "./vocabulary.js";
 import { View } from "./view.js";
 import { level } from "./ward.js";
 
@@ -29,6 +30,7 @@ export class Disclosure extends View {
     this.from = 0;
     /** @type {any} */
     this.data = null;
+    this.head = h("h1");
     this.said = h("p", { class: "note", role: "status" });
     this.canvas = h("canvas", { class: "lines", tabindex: "0", role: "img", "aria-label": T.disclosure });
     this.cursor = { line: 0, share: 0.5 };
@@ -45,7 +47,7 @@ export class Disclosure extends View {
     });
     this.links = h("div", { class: "row" });
     this.root = h("div", { class: "page disclosure" },
-      h("div", { class: "row" }, h("h1", {}, `${T.disclosure}: ${[parts.stays.bed(patient), parts.stays.person(patient)].filter(Boolean).join(", ")}`), h("span", { class: "grow" }),
+      h("div", { class: "row" }, this.head, h("span", { class: "grow" }),
         h("a", { class: "plain button", href: `/patient/${encodeURIComponent(patient)}` }, T.patient)),
       h("div", { class: "row" }, h("button", { class: "plain", type: "button", onclick: () => this.go(this.from - this.hours * HOUR) }, `← ${T.earlier}`), this.when, spans,
         h("button", { class: "plain", type: "button", onclick: () => this.go(this.from + this.hours * HOUR) }, `${T.later} →`), this.links, this.said),
@@ -58,7 +60,14 @@ export class Disclosure extends View {
     this.observer = new ResizeObserver(() => this.draw());
     this.observer.observe(this.canvas);
     parts.link.watch([], null);
+    this.on(parts.stays, "change", () => this.who());
+    this.who();
     this.start();
+  }
+
+  who() {
+    const { stays } = this.parts;
+    put(this.head, `${T.disclosure}: ${[stays.bed(this.patient), stays.person(this.patient)].filter(Boolean).join(", ")}`);
   }
 
   close() {
@@ -66,13 +75,14 @@ export class Disclosure extends View {
     this.observer.disconnect();
   }
 
-  /** Begin with the last recorded hour. */
+  /** Begin with the last recorded hour, or with the begin of a younger recording. */
   async start() {
     try {
       const span = await this.parts.api.get(`/api/patients/${part(this.patient)}/recorded`);
       if (!this.open) return;
       if (span.to_ms === null) put(this.said, T.notRecorded);
-      await this.go(Math.min(span.to_ms ?? this.parts.ward.now(), this.parts.ward.now()) - HOUR + MINUTE);
+      const last = Math.min(span.to_ms ?? this.parts.ward.now(), this.parts.ward.now()) - HOUR + MINUTE;
+      await this.go(Math.max(last, span.from_ms ?? last));
     } catch (error) {
       this.place.replaceChildren(failure(error));
     }

@@ -1,6 +1,7 @@
 // Classify a file: a spectral image of a beat or a recording, given by a person.
 // @ts-check
-import { BEATS, T } from "./texts.js";
+import { T } from "./texts.js";
+import { BEATS } from "./vocabulary.js";
 import { beatName, drawMap, percent } from "./chosen.js";
 import { h } from "./dom.js";
 import { View } from "./view.js";

@@ -1,6 +1,6 @@
 // Times, ages and values as staff read them.
 // @ts-check
-import { KINDS, RHYTHMS } from "./texts.js";
+import { KINDS, RHYTHMS } from "./vocabulary.js";
 
 const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const DATED = new Intl.DateTimeFormat("en-GB", { day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });

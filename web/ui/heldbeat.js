@@ -4,7 +4,8 @@ import { part } from "./api.js";
 import { beatName, drawMap, percent } from "./chosen.js";
 import { h, put } from "./dom.js";
 import { clock } from "./format.js";
-import { BEATS, T } from "./texts.js";
+import { T } from "./texts.js";
+import { BEATS } from "./vocabulary.js";
 
 /** Columns of a beat's spectral image before its R peak, as in the server. */
 const BEFORE = 30;

@@ -2,7 +2,8 @@
 // @ts-check
 import { h, sign } from "./dom.js";
 import { calibration } from "./calibrate.js";
-import { BEATS, LEVELS, T } from "./texts.js";
+import { T } from "./texts.js";
+import { BEATS, LEVELS } from "./vocabulary.js";
 import { View } from "./view.js";
 
 export class Help extends View {

@@ -4,7 +4,8 @@ import { part, query } from "./api.js";
 import { h, mark, put } from "./dom.js";
 import { failure, ask, field, select } from "./forms.js";
 import { clock, kindName } from "./format.js";
-import { LIMITS, PROFILES, T } from "./texts.js";
+import { T } from "./texts.js";
+import { LIMITS, PROFILES } from "./vocabulary.js";
 
 const PREVIEW_MS = 350;
 /** Limits that are lines of the trend of the rate. */

@@ -2,7 +2,8 @@
 // @ts-check
 import { h, put, sign } from "./dom.js";
 import { age, against, clock, kindName } from "./format.js";
-import { PRESENCE, PRIORITY, T } from "./texts.js";
+import { T } from "./texts.js";
+import { PRESENCE, PRIORITY } from "./vocabulary.js";
 import { View } from "./view.js";
 import { level, urgency, waits } from "./ward.js";
 

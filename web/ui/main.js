@@ -5,7 +5,7 @@ import { Api } from "./api.js";
 import { Bar } from "./bar.js";
 import { Health } from "./health.js";
 import { Link } from "./link.js";
-import { page as pageOf } from "./routes.js";
+import { pageOf } from "./routes.js";
 import { Prefs } from "./prefs.js";
 import { Signals, flash } from "./signals.js";
 import { Sounding } from "./sounding.js";

@@ -6,7 +6,8 @@ import { failure } from "./forms.js";
 import { against, clock, kindName, rhythmName } from "./format.js";
 import { HeldBeat, bytes } from "./heldbeat.js";
 import { Strip } from "./strip.js";
-import { BEATS, T, VERDICTS } from "./texts.js";
+import { T } from "./texts.js";
+import { BEATS, VERDICTS } from "./vocabulary.js";
 import { View } from "./view.js";
 import { level } from "./ward.js";
 
@@ -46,6 +47,7 @@ export class Review extends View {
       h("div", { class: "review-grid" }, this.list, h("div", { class: "review-main" }, this.body,
         this.may("monitor") ? h("div", { class: "card pad row verdicts" }, ...this.buttons, this.comment,
           h("button", { class: "plain", type: "button", onclick: () => this.next() }, h("kbd", {}, "N"), ` ${T.next}`), this.said) : h("p", { class: "note" }, T.needsMonitor))));
+    this.on(parts.stays, "change", () => this.draw());
     parts.link.watch([], null);
     this.load(true);
   }
@@ -110,7 +112,7 @@ export class Review extends View {
     const rule = h("p", { class: "rule" }, evidence?.rule || alarm.detail || T.noRule);
     const facts = [[T.acked, alarm.acked_by ? `${alarm.acked_by}, ${clock(alarm.acked_ms)}` : T.nobody],
       [T.ended, alarm.cleared_ms ? clock(alarm.cleared_ms) : T.goesOn], [T.model, evidence?.model ?? "–"],
-      [T.verdictNow, judgement ? `${VERDICTS[judgement.verdict]?.text ?? judgement.verdict}, ${judgement.user ?? judgement.who ?? ""}` : T.notJudged]];
+      [T.verdictNow, judgement ? `${VERDICTS[judgement.verdict]?.text ?? judgement.verdict}, ${judgement.who}` : T.notJudged]];
     const sure = Object.entries(evidence?.probabilities ?? {}).sort((a, b) => b[1] - a[1]).slice(0, 4)
       .map(([code, p]) => `${BEATS[code]?.name ?? rhythmName(code)} ${Math.round(p * 100)} %`).join(" · ");
     /** @type {Node[]} */
@@ -121,7 +123,7 @@ export class Review extends View {
       this.strip.onbeat = (one) => beat.show(one);
       const strip = this.strip;
       requestAnimationFrame(() => (strip.root.scrollLeft = strip.x(alarm.onset_ms) - strip.root.clientWidth / 3));
-      middle.push(strip.root, ...(evidence.map.length ? [this.why(evidence)] : []), h("div", { class: "columns" }, beat.root, this.facts(facts, sure)));
+      middle.push(strip.root, ...(evidence.map?.length ? [this.why(evidence)] : []), h("div", { class: "columns" }, beat.root, this.facts(facts, sure)));
     } else middle.push(h("p", { class: "none" }, evidence === null ? T.evidenceSoon : T.notRecorded), this.facts(facts, sure));
     return [head, rule, ...middle];
   }

@@ -3,7 +3,8 @@
 import { h } from "./dom.js";
 import { clock } from "./format.js";
 import { screen } from "./sweep.js";
-import { BEATS, ECTOPIC, T } from "./texts.js";
+import { T } from "./texts.js";
+import { BEATS, ECTOPIC } from "./vocabulary.js";
 
 /**
  * @typedef {{ms: number, epoch?: number, sample: number, code: string, p: number, second: string, second_p: number,

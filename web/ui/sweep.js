@@ -1,6 +1,6 @@
 // Sweeping waveform and spectrogram: only the new part is drawn each frame, an erase bar runs ahead of it.
 // @ts-check
-import { BEATS, ECTOPIC } from "./texts.js";
+import { BEATS, ECTOPIC } from "./vocabulary.js";
 
 /** CSS pixels of one millimetre: of the standard until the screen is calibrated. */
 export const screen = { pxPerMm: 96 / 25.4 };

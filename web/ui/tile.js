@@ -3,7 +3,8 @@
 import { h, mark, put, sign } from "./dom.js";
 import { age, against, clock, countdown, kindName, kindShort, rhythmName } from "./format.js";
 import { Sweep } from "./sweep.js";
-import { QUALITY, T } from "./texts.js";
+import { T } from "./texts.js";
+import { QUALITY } from "./vocabulary.js";
 import { RATE_KINDS, level, waits } from "./ward.js";
 
 export class Tile {

@@ -2,7 +2,7 @@
 // @ts-check
 import { h } from "./dom.js";
 import { percent } from "./chosen.js";
-import { RHYTHMS } from "./texts.js";
+import { RHYTHMS } from "./vocabulary.js";
 import { FEATURES, W } from "./whytexts.js";
 
 /** @typedef {{name: string, value: number, usual: number, effect: number}} Feature */
