@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 
 from alerts.care_desk import Desk
 from bus.tasks import end
-from web import api_alarms, api_care, api_devices, api_fhir, api_limits, api_people, api_review, routes
+from web import api_alarms, api_care, api_devices, api_fhir, api_limits, api_people, api_reports, api_review, routes
 from web.answers import answer_errors
 from web.auth import first_account
 from web.gate import Gate
@@ -33,6 +33,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     api_fhir.router,
     api_limits.router,
     api_review.router,
+    api_reports.router,
     api_alarms.router,  # the last, since ``/api/alarms/{id}`` takes the rest of an address
 )
 """Every address that the server answers; each route states its role (`web.roles`)."""
