@@ -39,7 +39,7 @@ export class Users extends Section {
         }
       });
       const off = user.disabled;
-      return [user.name, h("div", { class: "row" }, role, said), off ? T.switchedOff : T.switchedOn, clock(user.made_ms), h("div", { class: "row" },
+      return [user.name, h("div", { class: "row" }, role, said), off ? T.switchedOff : T.switchedOn, user.made_ms ? clock(user.made_ms) : "–", h("div", { class: "row" },
         this.button(off ? T.switchOn : T.switchOff, user.name, { title: T.userOff(user.name, off), loses: T.userOffLoses(off), danger: !off },
           () => api.patch(`/api/users/${part(user.name)}`, { disabled: !off })),
         this.button(T.remove, user.name, { title: T.removeOf(user.name), loses: T.removeUserLoses }, () => api.delete(`/api/users/${part(user.name)}`)))];

@@ -4,7 +4,7 @@ import { part, query } from "./api.js";
 import { Calipers } from "./calipers.js";
 import { h, put } from "./dom.js";
 import { failure, select } from "./forms.js";
-import { clock, kindName, time } from "./format.js";
+import { clock, kindName, kindShort, time } from "./format.js";
 import { HeldBeat } from "./heldbeat.js";
 import { recorded } from "./held.js";
 import { Strip } from "./strip.js";
@@ -213,6 +213,8 @@ export class Disclosure extends View {
   /** @param {CanvasRenderingContext2D} pen @param {number} room */
   marks(pen, room) {
     const { palette } = this.parts;
+    // A name is left out where it would lie on another; the list beside has all.
+    let [named, until] = [-1, 0];
     for (const one of this.data?.events ?? []) {
       const row = Math.floor((one.ms - this.from) / MINUTE);
       const x = LABEL + (((one.ms - this.from) % MINUTE) / MINUTE) * room;
@@ -223,7 +225,10 @@ export class Disclosure extends View {
       } else if (one.type === "alarm") {
         pen.fillStyle = palette.levels[level(one)];
         pen.fillRect(x - 1, row * LINE, 2, LINE);
-        pen.fillText(kindName(one.kind), Math.min(x + 4, LABEL + room - 120), row * LINE + LINE - 6);
+        const text = kindShort(one.kind);
+        if ((named === row && x < until) || x + pen.measureText(text).width > LABEL + room) continue;
+        pen.fillText(text, x + 4, row * LINE + LINE - 6);
+        [named, until] = [row, x + 10 + pen.measureText(text).width];
       }
     }
   }

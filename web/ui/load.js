@@ -86,7 +86,7 @@ export class LoadPage extends View {
   noisiest(rows) {
     const { stays } = this.parts;
     return table([T.patient, T.alarmsCount, T.mostOf, T.whatToDo, ""], rows.map((one) => [
-      `${stays.bed(one.patient)} ${stays.person(one.patient)}`, String(one.count), `${kindName(one.kind)} (${one.kind_count})`, one.hint || "–",
+      `${stays.bed(one.patient)} ${stays.person(one.patient)}`, String(one.count), `${kindName(one.kind)} (${one.kind_count})`, one.hint.replace(/[A-Z_]{4,}/g, kindName) || "–",
       h("a", { class: "plain button", href: `/patient/${encodeURIComponent(one.patient)}`, "aria-label": `${T.limits}: ${stays.bed(one.patient)}` }, T.limits)]), T.noneAll);
   }
 }

@@ -203,9 +203,10 @@ export class Strip {
       pen.fillStyle = this.palette.levels[mark.level] ?? this.palette.text;
       pen.fillRect(x - 1, TOP, 2, this.height - TOP);
       pen.font = "650 12px Inter, sans-serif";
-      pen.textAlign = "left";
+      const late = x > this.seconds * this.pace - pen.measureText(mark.text).width - 8;
+      pen.textAlign = late ? "right" : "left";
       pen.textBaseline = "alphabetic";
-      pen.fillText(mark.text, x + 5, this.height - 6);
+      pen.fillText(mark.text, late ? x - 5 : x + 5, this.height - 6);
     }
   }
 
