@@ -89,6 +89,11 @@ class _Pending:
     beats: list[bytes] = field(default_factory=list)
     indexed: bool = False
 
+    def holds(self, epoch: int, begin: int, end: int, bits: int) -> bool:
+        """Whether samples belong into this segment."""
+        mine = self.segment
+        return mine.epoch == epoch and mine.bits == bits and mine.first <= begin and end <= mine.first + mine.length
+
 
 class Recording:
     """Keeps what some partitions carry.
@@ -127,6 +132,8 @@ class Recording:
         self._files: dict[str, SegmentFiles] = {}
         self._current: dict[str, str] = {}
         self._pending: dict[str, _Pending] = {}
+        self._usual: dict[str, _Pending] = {}
+        """Where the last live frame of a patient went: most often the next one goes there too."""
         self._written: set[str] = set()
         self._new_rows: dict[str, Segment] = {}
         self._minutes: list[tuple[str, int, MinuteSums]] = []
@@ -194,8 +201,15 @@ class Recording:
             return
         late = placed == "late"
         rows, bits = _on_disk(frame)
-        length = segment_length(frame.rate)
         sample, end = frame.sample, frame.sample + len(rows)
+        usual = None if late else self._usual.get(entry.patient)
+        if usual is not None and usual.holds(frame.epoch, sample, end, bits):
+            self._anchor(usual, known.timeline, sample)
+            usual.chunks.append((sample, rows, False))
+            self.pending_bytes += rows.nbytes
+            self.counters.frames += 1
+            return
+        length = segment_length(frame.rate)
         while sample < end:
             number = sample // length
             stop = min(end, (number + 1) * length)
@@ -205,6 +219,7 @@ class Recording:
                 return
             if not late:
                 self._anchor(pending, known.timeline, sample)
+                self._usual[entry.patient] = pending
             part = rows[sample - frame.sample : stop - frame.sample]
             pending.chunks.append((sample, part, late))
             self.pending_bytes += part.nbytes
@@ -331,6 +346,7 @@ class Recording:
             if pending.indexed:
                 self._new_rows[path] = pending.segment
         self._pending.clear()
+        self._usual.clear()
         self.pending_bytes = 0
 
     def flush(self) -> None:

@@ -23,9 +23,9 @@ from rhythmwatch.record import Counters, Recording
 log = structlog.get_logger()
 
 READER: Final = "recorder"
-POLL_S: Final = 1.0
-"""The bus is asked this often, so that one answer holds a second of all patients."""
-WRITE_S: Final = 5.0
+POLL_S: Final = 2.0
+"""The bus is asked this often, so that one answer holds two seconds of all patients."""
+WRITE_S: Final = 4.0
 """Readers see what is this old."""
 FLUSH_S: Final = 60.0
 """Files are synced and positions moved this often; a recorder that is killed repeats so much."""
