@@ -204,7 +204,9 @@ def write_accounts(broker: Broker, devices: Mapping[str, str]) -> None:
     """Write the file of accounts that the broker reads: our own and those of `devices`."""
     folder = Path(broker.folder)
     if broker.mqtt5:
-        write_secret(folder / "broker.users", password_file({**broker.hashes, **devices}))
+        # Only the plug-in ties a device to its client id at the service's door; without it no device comes in there.
+        write_secret(folder / "broker.users", password_file({**broker.hashes, **(devices if broker.plugin else {})}))
+        write_secret(folder / "broker.devices", password_file(devices))
     else:
         write_secret(folder / "broker-devices.json", json.dumps(dict(devices)))
 
@@ -262,25 +264,28 @@ def _mosquitto(
 ) -> list[str]:
     """Write mosquitto's files; returns the command."""
     config = data_dir / "broker.conf"
-    lines = [
-        f"listener {broker.port} {broker.host}",
+    users, enrolled = data_dir / "broker.users", data_dir / "broker.devices"
+    service = [f"listener {broker.port} {broker.host}"]
+    door = [
         f"listener {broker.door_port} {broker.door_host}",
         # Whoever has the client id of another takes its session over: here everyone has that of the account.
         "use_username_as_clientid true",
     ]
     if certificates is not None:
-        lines += [f"certfile {certificates.certificate}", f"keyfile {certificates.key}", "tls_version tlsv1.2"]
+        door += [f"certfile {certificates.certificate}", f"keyfile {certificates.key}", "tls_version tlsv1.2"]
         if certificates.clients:
-            lines += [f"cafile {certificates.authority}", "require_certificate true"]
-    lines += ["allow_anonymous false", f"password_file {data_dir / 'broker.users'}"]
+            door += [f"cafile {certificates.authority}", "require_certificate true"]
     if library is not None:
         rules = data_dir / "broker-rules.json"
         write_secret(rules, dynamic_security(devices))
-        lines += [f"plugin {library}", f"plugin_opt_config_file {rules}"]
+        lines = ["allow_anonymous false", f"password_file {users}"]
+        lines += [f"plugin {library}", f"plugin_opt_config_file {rules}", *service, *door]
     else:
         rules = data_dir / "broker.acl"
         write_secret(rules, acl_file())
-        lines.append(f"acl_file {rules}")
+        lines = ["per_listener_settings true"]
+        for listener, accounts in ((service, users), (door, enrolled)):
+            lines += [*listener, "allow_anonymous false", f"password_file {accounts}", f"acl_file {rules}"]
     lines += [
         "persistence true",
         f"persistence_location {data_dir}/",
