@@ -152,6 +152,9 @@ def test_the_waveform_is_that_of_the_device(site: Site) -> None:
     assert ask(site, f"Observation/{wave['id']}") == wave
     whole = found(site, "Observation", patient=person.person, code="131328", date=[f"ge{fhir.instant(stay.from_ms)}"])
     assert len(whole[0]["component"][0]["valueSampledData"]["data"].split()) == 250 * 60
+    (newest,) = found(site, "Observation", patient=person.person, code="131328")
+    words = newest["component"][1]["valueSampledData"]["data"].split()
+    assert np.array_equal(np.array(words, int), units[-2500:, 1])
 
 
 def test_missing_samples_are_marked(site: Site) -> None:

@@ -7,11 +7,13 @@ import json
 from typing import Annotated, Any, Final, cast
 
 import msgspec
+import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from sqlalchemy import select
 
 from alerts import fhir
 from alerts.archive import Archive
+from alerts.archive_files import MISSING
 from alerts.care import Care, new_person
 from alerts.care_beds import channel_of
 from alerts.care_model import Person, Stay
@@ -35,6 +37,8 @@ MEDIA: Final = "application/fhir+json"
 LONGEST_MS: Final = 60_000
 """Of one waveform."""
 STRIP_MS: Final = 10_000
+BACK_MS: Final = 600_000
+"""The newest waveform is looked for in so much time."""
 DAY_MS: Final = 86_400_000
 
 
@@ -303,10 +307,19 @@ def _waveform(archive: Archive, stay: Stay, begin: int, end: int, bounded: bool)
     span = archive.span(stay.patient)
     if span is None:
         return []
-    end = min(end, span[1])
+    end = min(end, span[1], now_ms())
+    if not bounded:
+        end = _last_sample(archive, stay.patient, max(begin, end - BACK_MS), end)
     begin = max(begin, end - (LONGEST_MS if bounded else STRIP_MS))
     strip = archive.read(stay.patient, begin, end) if begin < end else None
     return [fhir.waveform(stay, strip)] if strip is not None and strip.fs and len(strip.units) else []
+
+
+def _last_sample(archive: Archive, patient: str, begin: int, end: int) -> int:
+    """End of the last sample in a stretch; the recorder writes some seconds behind."""
+    strip = archive.read(patient, begin, end)
+    there = np.flatnonzero((strip.units != MISSING).any(axis=1))
+    return strip.ms(int(there[-1]) + 1) if there.size else begin
 
 
 @router.get("/Observation/{ident}")
