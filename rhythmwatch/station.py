@@ -184,9 +184,7 @@ def _parts(
         parts.append(Part(f"worker-{number + 1}", ("worker", "--partitions", span), shared))
     parts.append(Part("historian", ("historian",), shared))
     parts.append(Part("keeper", ("keeper",), shared))
-    # Nobody is admitted in a demo, and its patients are recordings or simulated.
-    keeps = {"RHYTHMWATCH_CONSENTED": "0"} if station.source else {}
-    parts.append(Part("recorder", ("recorder",), {**shared, **keeps}))
+    parts.append(Part("recorder", ("recorder",), shared))
     parts.append(Part("evidence", ("evidence",), shared))
     parts.append(Part("notifier", ("notifier",), {**shared, "RHYTHMWATCH_BROKER": broker}))
     if station.metrics:
