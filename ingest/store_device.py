@@ -255,7 +255,7 @@ class StoringDevice:
             await asyncio.sleep(_CLOCK_S)
 
     def _command(self, _: str, payload: bytes) -> None:
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             answer = msgspec.json.decode(payload, type=_Answer)
             if answer.name == "clock":
                 self.clock.observe(answer.asked_ms, answer.server_ms, self._wall())

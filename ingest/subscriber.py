@@ -233,6 +233,11 @@ class Subscriber:
             if error.reason == "topic" and route is not None:
                 self._flag(route, "wrong_id", message, now_s, items)
             return
+        except Exception as error:
+            # A fault of ours that one payload brings to light must not hold all others up.
+            _log.error("message_broke_a_codec", kind=type(error).__name__)
+            self._drop("fault")
+            return
         if body is not None:
             items.append((route.partition, pack_inbound_parts(route.entry, message.server_ms, route.patient, body)))
 
