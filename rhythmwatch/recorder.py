@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from alerts.database import open_engine
 from bus.child import hold, make_folder
 from bus.errors import BusError
 from bus.streams import Bus, Record, milliseconds
+from rhythmwatch.metrics import Figure, by_reason, exposing
 from rhythmwatch.record import Counters, Recording
 
 log = structlog.get_logger()
@@ -70,6 +71,8 @@ class Recorder:
         wait_s: float = WAIT_S,
     ) -> None:
         self.counters = Counters()
+        self.behind_s = 0.0
+        """Age of the newest entry of the partition that is furthest behind, when it was read."""
         self._bus, self._index, self._folder = bus, index, folder
         self._partitions, self._stop, self._may_keep = partitions, stop, may_keep
         self._poll_s, self._write_s, self._flush_s = poll_s, write_s, flush_s
@@ -122,6 +125,9 @@ class Recorder:
     async def _round(self, recording: Recording) -> bool:
         """Read once; whether more is waiting."""
         entries = await self._bus.read(recording.entries(), count=READ_COUNT)
+        if entries:
+            oldest = min(milliseconds(records[-1].position) for _, records in entries)
+            self.behind_s = max(0.0, time.time() - oldest / 1000)
         await asyncio.to_thread(_take_entries, recording, entries)
         events = await self._bus.read_events(recording.events(), count=READ_COUNT)
         # An event is taken once the entries before it are: its beat lies in samples that must be known.
@@ -203,8 +209,27 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0]
 
 
+def figures(recorder: Recorder) -> Iterator[Figure]:
+    """Figures of a recorder for Prometheus."""
+    counters = recorder.counters
+    yield Figure("frames", counters.frames, "Frames recorded in order.")
+    yield Figure("late", counters.late, "Frames recorded that came late.")
+    yield Figure("beats", counters.beats, "Beats recorded.")
+    yield from by_reason("refused", counters.refused, "What was not recorded.")
+    yield Figure("lost", counters.lost, "Times that the bus had dropped what was not recorded yet.")
+    yield Figure("failures", counters.failures, "Writes that had to be done again.")
+    yield Figure("behind_seconds", recorder.behind_s, "Age of the newest entry that was read last.", counts=False)
+
+
 async def record(
-    bus_url: str, history: str, folder: Path, partitions: Sequence[int], stop: asyncio.Event, *, consented: bool = True
+    bus_url: str,
+    history: str,
+    folder: Path,
+    partitions: Sequence[int],
+    stop: asyncio.Event,
+    *,
+    consented: bool = True,
+    metrics: str = "",
 ) -> None:
     """Record until `stop` is set.
 
@@ -219,6 +244,8 @@ async def record(
         Set to end it.
     consented : bool
         Keep only what was recorded while a person was admitted who agreed to monitoring; else everything.
+    metrics : str
+        ``host:port`` for Prometheus; empty for none.
 
     Raises
     ------
@@ -232,7 +259,8 @@ async def record(
         with hold(folder / f"recorder-{partitions[0]}.lock"), Index(history) as index:
             async with Bus(bus_url) as bus:
                 recorder = Recorder(bus, index, folder, partitions, stop, may_keep=may_keep)
-                await recorder.run()
+                with exposing(metrics, "recorder", lambda: figures(recorder)):
+                    await recorder.run()
     finally:
         engine.dispose()
     counters = recorder.counters

@@ -24,7 +24,7 @@ from sqlalchemy.exc import OperationalError
 
 from alerts.archive import Archive
 from alerts.archive_files import MISSING, mit_annotations
-from alerts.archive_index import Index
+from alerts.archive_index import Index, MinuteSums
 from bus.messages import BeatEvent, Entry, Event, Inbound, RhythmEvent, StatusEvent, pack, pack_inbound
 from bus.server import embedded
 from bus.streams import START, Bus, Record, milliseconds
@@ -442,6 +442,32 @@ def test_annotations_read_back(marks: list[tuple[int, str]]):
             return
         found = wfdb.rdann(f"{folder}/x", "atr")
         assert list(zip(found.sample.tolist(), found.symbol, strict=True)) == marks
+
+
+@pytest.mark.postgres
+def test_the_index_in_postgresql(postgres: str, tmp_path: Path):
+    """Segments, sums of minutes and places work on PostgreSQL as on SQLite, written in parts."""
+    with Index(postgres) as index, Archive(postgres, tmp_path) as archive:
+        index.upgrade()
+        recording = Recording(tmp_path, index, [0])
+        units = samples(2500)
+        for number, frame in enumerate(frames(units, "pg-1")):
+            late = StatusEvent("pg-1", "pg-1", T0 + number * 20_000, "MLII", ("MLII",), "good")
+            recording.take_entries(0, [Record(f"{number + 1}-0", pack_inbound(entry(frame)))])
+            recording.take_events(0, [Record(f"{number + 1}-0", pack(late))])
+            recording.flush()
+            recording.close()
+            recording = Recording(tmp_path, index, [0])
+        assert np.array_equal(archive.read("pg-1", T0, T0 + 10_000).units, units)
+        assert archive.minutes("pg-1", T0, T0 + 60_000).quality.tolist() == [1.0]
+        one, two = MinuteSums(beats=3, hr_min=50.0, hr_max=60.0), MinuteSums(beats=4, hr_min=40.0, hr_max=None)
+        index.commit([], [("pg-2", T0, one)], [])
+        index.commit([], [("pg-2", T0, two)], [])
+        trend = archive.minutes("pg-2", T0, T0 + 1)
+        assert (trend.beats[0], trend.hr_min[0], trend.hr_max[0]) == (7, 40.0, 60.0)
+        assert index.places()[0].entries == "10-0"
+        assert archive.erase("pg-1") == 1
+        assert archive.minutes("pg-1", 0, 2**62).ms.size == 0
 
 
 # --- the process -------------------------------------------------------------------------------------------------

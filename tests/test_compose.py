@@ -66,7 +66,7 @@ def test_the_file_meets_the_compose_schema():
 
 def test_every_setting_is_an_option_of_its_command():
     """Each RHYTHMWATCH_ variable of a service is one that its command reads."""
-    for service in ("ingest", "worker", "historian", "web"):
+    for service in ("ingest", "worker", "historian", "recorder", "web"):
         spec = compose()["services"][service]
         shown = subprocess.run(
             [sys.executable, "-m", "rhythmwatch", spec["command"][0], "--help"],
@@ -108,7 +108,7 @@ async def started(tmp_path: Path) -> AsyncIterator[tuple[int, str, int]]:
         ("mosquitto", [*services["mosquitto"]["entrypoint"][:2], script], services["mosquitto"]["environment"]),
         ("valkey", valkey, {}),
     ]
-    for name in ("ingest", "worker", "historian", "web"):
+    for name in ("ingest", "worker", "historian", "recorder", "web"):
         spec = services[name]
         words = [str(ports["8800"]) if word == "8800" else local(str(word)) for word in spec["command"]]
         environment = {key: local(str(value)) for key, value in spec["environment"].items()}
@@ -128,7 +128,7 @@ async def started(tmp_path: Path) -> AsyncIterator[tuple[int, str, int]]:
 @pytest.mark.services
 @pytest.mark.timeout(180)
 async def test_its_commands_carry_a_beat_from_the_broker_to_the_page(tmp_path: Path):
-    """mosquitto, redis-server and our four commands as the file starts them: frames in, beats out, log-in accepted."""
+    """mosquitto, redis-server and our commands as the file starts them: frames in, beats out, log-in accepted."""
     async with started(tmp_path) as (broker, bus_url, page):
         source = SimulatedSource("compose-1", "sinus:60,hr=80", 1)
         connection = Connection("127.0.0.1", broker, "rhythmwatch", SECRETS["RHYTHMWATCH_MQTT_PASSWORD"])

@@ -178,6 +178,7 @@ def recorder(
             help="Keep only what is of admitted people who agreed to monitoring.",
         ),
     ] = True,
+    metrics: options.Metrics = "",
 ) -> None:
     """Write the ECG, its beats and trends from the bus onto disk."""
     from alerts.database import StoreError
@@ -185,9 +186,12 @@ def recorder(
     from rhythmwatch.recorder import record
 
     _child()
-    with options.one_line_errors(ValueError, ServerError, StoreError):
+    with options.one_line_errors(ValueError, OSError, ServerError, StoreError):
         chosen = options.partition_range(partitions)
-        run_until_stopped("recorder", lambda stop: record(bus, history, recordings, chosen, stop, consented=consented))
+        run_until_stopped(
+            "recorder",
+            lambda stop: record(bus, history, recordings, chosen, stop, consented=consented, metrics=metrics),
+        )
 
 
 def notifier(
