@@ -73,7 +73,8 @@ async def test_bad_payloads_on_every_topic_stop_nothing(tmp_path: Path):
         embedded_broker(tmp_path / "broker", engine="mosquitto") as broker,
         asyncio.timeout(110),
     ):
-        subscriber = Subscriber(SubscriberOptions(broker.host, broker.port, broker.username, broker.password), bus)
+        options = SubscriberOptions(broker.host, broker.port, broker.username, broker.password)
+        subscriber = Subscriber(options, bus, clock=lambda: 77)
         running = asyncio.create_task(subscriber.run())
         while not subscriber.connected:
             await asyncio.sleep(0.01)
