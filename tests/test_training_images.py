@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import shutil
@@ -19,6 +20,7 @@ from inference.features import NAMES
 from inference.features_image import CHANNELS, COLUMNS, CONTRACT
 from rhythmwatch import training_networks, unpacking
 from rhythmwatch.classify import classify_bytes
+from rhythmwatch.classifying import FileClassifier
 from rhythmwatch.cli import app
 from rhythmwatch.models import ModelError
 from rhythmwatch.picture_model import PictureModel, load_both
@@ -112,6 +114,10 @@ def test_the_commands_train_and_classify(tmp_path: Path, monkeypatch: pytest.Mon
     done = CliRunner().invoke(app, [*command, "--json"])
     assert json.loads(done.stdout)["class"] == "V"
     assert size_of(tmp_path / "heat.png") == (384, 192)
+    # The page runs the same command with its own environment.
+    monkeypatch.setenv("RHYTHMWATCH_MODELS", str(out))
+    answer = asyncio.run(FileClassifier().classify("beat.png", (images / "test/V/0.png").read_bytes()))
+    assert json.loads(answer)["network"] == "ours"
     done = CliRunner().invoke(app, ["train", "--images", str(tmp_path / "none"), "--out", str(out)])
     assert done.exit_code == 2
     assert "no folder train/" in done.stderr
