@@ -46,6 +46,7 @@ def to_event(change: AlarmChange, patient: str, device: str, rate: float = 250.0
         announced_ms=alarm.changed_ms if change.announce else alarm.announced_ms,
         escalation=alarm.escalation,
         silent_until_ms=alarm.silent_until_ms,
+        retrospective=alarm.retrospective,
     )
 
 

@@ -11,7 +11,8 @@ are ``off``. Acknowledged (``ack``): silent and visible until the condition ends
 - an audio pause ends by itself, and at once with a lethal alarm or one higher than all that stood when it began;
 - a high alarm that nobody acknowledges escalates; an acknowledged one that goes on is announced again after a while;
 - a kind that is switched off ends at once, but a lethal alarm that nobody acknowledged latches;
-- at discharge all alarms end, acknowledged by whoever discharged.
+- at discharge all alarms end, acknowledged by whoever discharged;
+- what is found in data that came after its time is listed and never announced.
 
 If the stream ends in an alarm it stays as it is; NO_DATA comes beside it.
 """
@@ -60,6 +61,8 @@ class Reason(StrEnum):
     REMINDED = "reminded"
     PAUSED = "paused"
     RESUMED = "resumed"
+    RETROSPECTIVE = "retrospective"
+    """Found in data that came after its time."""
     SWITCHED_OFF = "switched_off"
     DISCHARGED = "discharged"
 
@@ -90,6 +93,8 @@ class Alarm(msgspec.Struct, frozen=True):
     escalation: int = 0
     silent_until_ms: int = 0
     """End of the audio pause that covers it; 0 = none."""
+    retrospective: bool = False
+    """Found in data that came after its time; always off, never announced."""
 
 
 class AlarmChange(msgspec.Struct, frozen=True):
@@ -264,6 +269,63 @@ def on_action(
     else:
         accepted, message = False, f"unknown action {name!r}: ack, pause and resume act on alarms"
     return Outcome(changes, accepted, message)
+
+
+def on_late_condition(
+    book: AlarmBook, condition: Condition, now_ms: int, *, onset_ms: int, at_ms: int
+) -> list[AlarmChange]:
+    """Take in what the rules found in data that came after its time: listed, and nobody is called.
+
+    Parameters
+    ----------
+    book : AlarmBook
+        Of the late data alone; nothing in it ever stands.
+    condition : Condition
+        Of the book's epoch.
+    now_ms : int
+        Server time of the entry that brought it.
+    onset_ms, at_ms : int
+        Wall time of the onset, and at which it would have been raised (or ended).
+
+    Returns
+    -------
+    list of AlarmChange
+        Its alarm is off from the first.
+    """
+    now_ms = book.now_ms = max(now_ms, book.now_ms)
+    kind = condition.kind
+    before = book.last.get(kind)
+    changes: list[AlarmChange] = []
+    if not condition.on:
+        if before is None or before.cleared_ms is not None:
+            book.strays += 1
+        else:
+            _put(book, replace(before, cleared_ms=at_ms), Reason.ENDED, changes)
+        return changes
+    if before is not None and condition.onset <= before.onset:
+        new = replace(before, value=condition.value, limit=condition.limit, detail=condition.detail)
+        if new != before:
+            _put(book, new, Reason.VALUE, changes)
+        return changes
+    book.last[kind] = Alarm(
+        id=f"{book.patient}/{kind}/{book.epoch}/{condition.onset}/late",
+        kind=kind,
+        priority=KINDS[kind].priority,
+        presence=Presence.OFF,
+        revision=-1,
+        epoch=book.epoch,
+        onset=condition.onset,
+        onset_ms=onset_ms,
+        raised_ms=at_ms,
+        changed_ms=now_ms,
+        announced_ms=0,
+        value=condition.value,
+        limit=condition.limit,
+        detail=condition.detail,
+        retrospective=True,
+    )
+    _put(book, book.last[kind], Reason.RETROSPECTIVE, changes)
+    return changes
 
 
 def on_epoch(book: AlarmBook, epoch: int, now_ms: int, *, policy: Policy = HOUSE) -> list[AlarmChange]:

@@ -14,7 +14,7 @@ from ingest.sequencer import Sequencer
 from rhythmwatch.patient import Patient, PatientRecord, Vitals
 from rhythmwatch.pipeline import Pipeline
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 
 class CheckpointError(ValueError):
@@ -103,6 +103,12 @@ def _record(pipeline: Pipeline, patient: Patient) -> PatientRecord:
         profile=patient.profile,
         vacant=patient.vacant,
         told_pause_ms=patient.told_pause_ms,
+        timeline=patient.timeline,
+        channel=patient.channel,
+        queued_origin_ms=patient.queued_origin_ms,
+        queued_ms=patient.queued_ms,
+        broken=patient.broken,
+        late=_record(pipeline, patient.late) if patient.late is not None else None,
     )
 
 
@@ -133,6 +139,12 @@ def _patient(pipeline: Pipeline, record: PatientRecord) -> Patient:
             profile=record.profile,
             vacant=record.vacant,
             told_pause_ms=record.told_pause_ms,
+            timeline=record.timeline,
+            channel=record.channel,
+            queued_origin_ms=record.queued_origin_ms,
+            queued_ms=record.queued_ms,
+            broken=record.broken,
+            late=_patient(pipeline, record.late) if record.late is not None else None,
             vitals=vitals,
         )
         if record.records:

@@ -14,6 +14,7 @@ from alerts.state import AlarmBook
 from dsp.layout import FS
 from ingest.clock import StreamClock
 from ingest.sequencer import Sequencer
+from rhythmwatch.record_place import Timeline
 
 RATE_BEATS: Final = 4
 """RR intervals that the shown heart rate is the mean of."""
@@ -80,8 +81,18 @@ class Patient:
         Discharged, and nobody admitted since: technical alarms have nobody to protect.
     told_pause_ms : int
         End of the audio pause as it was published last.
+    timeline : Timeline
+        Where frames belong in time as the recordings have it, for those that come late.
+    late : Patient or None
+        What of the patient came after its time, as a patient beside it (`rhythmwatch.ordering`).
+    channel : str
+        Of such a one: whose data it is; empty for a live patient.
     queued_rate, queued_leads : float, int
         Rate and number of leads of what was put in order last, which may not have been worked off yet.
+    queued_origin_ms, queued_ms : float, int
+        Of late data: wall time of sample 0, and server time of the newest frame, of what was put in order last.
+    broken : bool
+        Of late data: the stretch was ended, the next frame begins one.
     """
 
     id: str
@@ -106,11 +117,22 @@ class Patient:
     profile: str = "adult"
     vacant: bool = False
     told_pause_ms: int = 0
+    timeline: Timeline = field(default_factory=Timeline)
+    late: Patient | None = None
+    channel: str = ""
+    queued_origin_ms: float = 0.0
+    queued_ms: int = 0
+    broken: bool = False
     vitals: Vitals = field(default_factory=Vitals)
 
     def ms(self, index: int) -> int:
         """Server wall time of an index at `FS`, ms."""
         return self.clock.ms(round(index * self.rate / FS)) if self.rate else self.now_ms
+
+
+def new_patient(name: str) -> Patient:
+    """Make a patient that nothing is known of, with what may come late of it."""
+    return Patient(name, AlarmBook(name), late=Patient(f"{name}#late", AlarmBook(name), channel=name))
 
 
 class PatientRecord(msgspec.Struct, array_like=True):
@@ -141,3 +163,9 @@ class PatientRecord(msgspec.Struct, array_like=True):
     profile: str
     vacant: bool
     told_pause_ms: int
+    timeline: Timeline
+    channel: str
+    queued_origin_ms: float
+    queued_ms: int
+    broken: bool
+    late: PatientRecord | None

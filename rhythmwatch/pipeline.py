@@ -11,16 +11,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from alerts import rules, state
 from alerts.events import settings_event, to_event
 from alerts.model import TECHNICAL, Beat, Condition, Evidence, Horizon, Note, Peak, Quality, Rhythm, Silence
-from alerts.state import AlarmBook
 from bus.messages import (
     Action,
     BeatEvent,
@@ -38,12 +35,15 @@ from dsp.frontend import MAX_ANALYSED
 from dsp.layout import BLIND, BLOCK, FS, Flag
 from dsp.resample import first_sample, start_at
 from inference.beats import CLASSES
+from ingest.clock import StreamClock
 from ingest.codecs import decode_frame
-from ingest.frame import FrameError
-from ingest.sequencer import Gap, Late, NewEpoch, Run, Step
-from rhythmwatch.acting import act
+from ingest.frame import Frame, FrameError
+from ingest.limits import FLAGS, flag_text
+from ingest.sequencer import Sequencer
+from rhythmwatch.acting import ALARM_ACTIONS, act
 from rhythmwatch.models import Models
-from rhythmwatch.patient import Patient, Vitals
+from rhythmwatch.ordering import Begin, Samples, Told, Work, end_late, enqueue, enqueue_late, missing
+from rhythmwatch.patient import Patient, Vitals, new_patient
 from rhythmwatch.stages import DELAY, PEAK_DELAY, Chunk, RhythmVerdict, Stages, Stretch
 from rhythmwatch.views import view_of
 
@@ -51,8 +51,6 @@ SILENT_S: Final = 10.0
 """Without a frame for this long a patient's silence is evidence (rule NO_DATA)."""
 _MISSING: Final = int(Flag.MISSING)
 _NOISY: Final = int(Flag.NOISY)
-REFILL_S: Final = 60.0
-"""A gap up to this is filled with missing samples; after a longer one the signal stages begin anew."""
 
 
 @dataclass(slots=True)
@@ -81,25 +79,6 @@ class Output:
         self.refused[reason] = self.refused.get(reason, 0) + 1
 
 
-class _Begin(msgspec.Struct, frozen=True):
-    """An epoch begins, or its signal goes on after a long gap."""
-
-    step: NewEpoch | None
-    sample: int
-
-
-class _Samples(msgspec.Struct, frozen=True):
-    mv: NDArray[np.float32]
-    ms: int
-
-
-class _Entry(msgspec.Struct, frozen=True):
-    entry: Inbound
-
-
-_Work: TypeAlias = _Begin | _Samples | _Entry
-
-
 class Pipeline:
     """Fold over the entries of any number of patients.
 
@@ -119,7 +98,9 @@ class Pipeline:
         self._partitions = partitions
         self._views = views
         self._by_partition: dict[int, list[Patient]] = {}
+        self._late_data: dict[str, Patient] = {}
         self.late_frames = 0
+        self.unjudged_frames = 0
 
     def step(self, entries: Iterable[tuple[int, Inbound]]) -> Output:
         """Fold entries.
@@ -134,7 +115,7 @@ class Pipeline:
         Output
         """
         out = Output()
-        queues: dict[str, deque[_Work]] = {}
+        queues: dict[str, deque[Work]] = {}
         for partition, entry in entries:
             if entry.kind is Entry.TICK:
                 for patient in self._by_partition.get(partition, ()):
@@ -147,10 +128,10 @@ class Pipeline:
     def finish(self, patient: str, ms: int) -> Output:
         """End a patient's stream: what waits is released, and beats near the end are decided without their future."""
         known = self.patients[patient]
-        queue: deque[_Work] = deque()
-        self._steps(known, known.sequencer.flush(), ms, queue)
+        queue: deque[Work] = deque()
+        enqueue(known, known.sequencer.flush(), ms, queue)
         if known.queued_rate:
-            queue.append(_Samples(_missing(known.queued_rate, known.queued_leads), ms))
+            queue.append(Samples(missing(known.queued_rate, known.queued_leads), ms))
         out = Output()
         self._work_off({patient: queue}, out)
         return out
@@ -168,73 +149,64 @@ class Pipeline:
     def _patient(self, name: str) -> Patient:
         patient = self.patients.get(name)
         if patient is None:
-            patient = Patient(name, AlarmBook(name))
+            patient = new_patient(name)
             self.add(patient)
         return patient
 
     def add(self, patient: Patient) -> None:
         """Put a patient in that a checkpoint held."""
         self.patients[patient.id] = patient
+        if patient.late is not None:
+            self._late_data[patient.late.id] = patient.late
         self._by_partition.setdefault(self.partition(patient.id), []).append(patient)
 
-    def _order(self, patient: Patient, entry: Inbound, queues: dict[str, deque[_Work]], out: Output) -> None:
+    def _order(self, patient: Patient, entry: Inbound, queues: dict[str, deque[Work]], out: Output) -> None:
         queue = queues.get(patient.id)
         if queue is None:
             queue = queues[patient.id] = deque()
-        if entry.kind is Entry.FRAME:
+        if entry.kind in (Entry.FRAME, Entry.BACKFILL):
             try:
                 frame = decode_frame(entry.payload)
             except FrameError as error:
                 out.refuse(error.reason)
                 return
-            queue.append(_Entry(Inbound(Entry.FRAME, entry.server_ms, entry.patient, b"")))
-            self._steps(patient, patient.sequencer.push(frame, entry.server_ms), entry.server_ms, queue)
+            patient.timeline.place(frame, entry.kind, entry.server_ms)
+            stored = entry.kind is Entry.BACKFILL
+            if not stored:
+                queue.append(Told(Inbound(Entry.FRAME, entry.server_ms, entry.patient, b"")))
+            elif not _is_behind(frame, patient.sequencer):
+                # Ahead of the live signal or of another epoch: never put in its place.
+                self._late(patient, frame, entry.server_ms, queues)
+                return
+            for late in enqueue(patient, patient.sequencer.push(frame, entry.server_ms), entry.server_ms, queue):
+                self._late(patient, late, entry.server_ms, queues)
             return
-        if entry.kind is Entry.BACKFILL:
-            self.late_frames += 1
-            return
+        late_data = patient.late
         if entry.kind is Entry.TICK:
-            self._steps(patient, patient.sequencer.tick(entry.server_ms), entry.server_ms, queue)
-        queue.append(_Entry(entry))
+            for late in enqueue(patient, patient.sequencer.tick(entry.server_ms), entry.server_ms, queue):
+                self._late(patient, late, entry.server_ms, queues)
+            if late_data is not None and late_data.queued_ms:
+                self.unjudged_frames += end_late(late_data, entry.server_ms, queues.setdefault(late_data.id, deque()))
+        elif entry.kind is Entry.ACTION and late_data is not None:
+            # Limits and admissions hold for what comes late too.
+            queues.setdefault(late_data.id, deque()).append(Told(entry))
+        queue.append(Told(entry))
 
-    def _steps(self, patient: Patient, steps: Sequence[Step], ms: int, queue: deque[_Work]) -> None:
-        """Turn sequencer steps into stretches of samples, one for what one entry released."""
-        parts: list[NDArray[np.float32]] = []
-
-        def close() -> None:
-            if parts:
-                queue.append(_Samples(parts[0] if len(parts) == 1 else np.concatenate(parts), ms))
-                parts.clear()
-
-        rate, leads = patient.queued_rate, patient.queued_leads
-        for step in steps:
-            if isinstance(step, Run):
-                parts.append(step.frame.millivolts())
-            elif isinstance(step, Gap):
-                if step.count > REFILL_S * rate:
-                    parts.append(_missing(rate, leads))
-                    close()
-                    queue.append(_Begin(None, step.sample + step.count))
-                else:
-                    parts.append(np.full((step.count, leads), np.nan, np.float32))
-            elif isinstance(step, NewEpoch):
-                if rate:
-                    parts.append(_missing(rate, leads))
-                close()
-                rate, leads = patient.queued_rate, patient.queued_leads = step.rate, len(step.leads)
-                queue.append(_Begin(step, step.sample))
-            elif isinstance(step, Late):
-                self.late_frames += 1
-        close()
+    def _late(self, patient: Patient, frame: Frame, ms: int, queues: dict[str, deque[Work]]) -> None:
+        """Judge a frame apart that came after its time."""
+        assert patient.late is not None  # noqa: S101
+        self.late_frames += 1
+        queue = queues.setdefault(patient.late.id, deque())
+        self.unjudged_frames += enqueue_late(patient, frame, ms, queue)
 
     # --- rounds --------------------------------------------------------------------------------------------------
 
-    def _work_off(self, queues: dict[str, deque[_Work]], out: Output) -> None:
+    def _work_off(self, queues: dict[str, deque[Work]], out: Output) -> None:
         while queues:
             patients: list[Patient] = []
             chunks: list[Chunk] = []
             for name in list(queues):
-                patient, queue = self.patients[name], queues[name]
+                patient, queue = self.patients.get(name) or self._late_data[name], queues[name]
                 chunk = self._until_samples(patient, queue, out)
                 if not queue:
                     del queues[name]
@@ -247,40 +219,46 @@ class Pipeline:
                 for stretch in stretches:
                     self._fold(patient, stretch, out)
 
-    def _until_samples(self, patient: Patient, queue: deque[_Work], out: Output) -> Chunk | None:
+    def _until_samples(self, patient: Patient, queue: deque[Work], out: Output) -> Chunk | None:
         """Work off a patient's queue up to and with its next stretch of samples."""
         while queue:
             work = queue.popleft()
-            if isinstance(work, _Samples):
+            if isinstance(work, Samples):
                 chunk = self._chunk(patient, work)
                 if chunk is not None:
                     return chunk
-            elif isinstance(work, _Begin):
+            elif isinstance(work, Begin):
                 self._begin(patient, work, out)
             else:
                 self._entry(patient, work.entry, out)
         return None
 
-    def _chunk(self, patient: Patient, work: _Samples) -> Chunk | None:
+    def _chunk(self, patient: Patient, work: Samples) -> Chunk | None:
         patient.now_ms = max(patient.now_ms, work.ms)
         patient.next_sample += len(work.mv)
-        patient.clock.observe(patient.next_sample, work.ms)
+        if work.origin_ms is None:
+            patient.clock.observe(patient.next_sample, work.ms)
+        else:
+            patient.clock.origin_ms = work.origin_ms
         skip = max(0, patient.skip_to - (patient.next_sample - len(work.mv)))
         if skip >= len(work.mv):
             return None
         return Chunk(patient.slot, patient.rate, work.mv[skip:])
 
-    def _begin(self, patient: Patient, work: _Begin, out: Output) -> None:
+    def _begin(self, patient: Patient, work: Begin, out: Output) -> None:
         step = work.step
         if step is not None:
             if patient.slot < 0:
                 patient.slot = self.stages.admit()
             patient.device, patient.epoch = step.device, step.epoch
             patient.rate, patient.leads = step.rate, step.leads
-            patient.clock.start(step.rate, step.sample, patient.now_ms)
+            if work.origin_ms is None:
+                patient.clock.start(step.rate, step.sample, patient.now_ms)
+            else:
+                patient.clock = StreamClock(step.rate, work.origin_ms, step.sample)
             self._alarms(patient, state.on_epoch(patient.book, step.epoch, patient.now_ms), out)
         start = start_at(work.sample, patient.rate)
-        if step is not None or patient.rules is None:
+        if step is not None or patient.rules is None or patient.channel:
             self._anew(patient, work.sample)
         else:
             self._conditions(patient, rules.jump(patient.rules, patient.seen, start, patient.limits), out)
@@ -311,7 +289,8 @@ class Pipeline:
             try:
                 action = unpack_action(entry.payload)
             except (msgspec.DecodeError, msgspec.ValidationError):
-                out.refuse("action")
+                if not patient.channel:
+                    out.refuse("action")
                 return
             self._act(patient, action, now, out)
         elif entry.kind is Entry.DEVICE:
@@ -319,6 +298,9 @@ class Pipeline:
                 note = unpack_note(entry.payload)
             except (msgspec.DecodeError, msgspec.ValidationError):
                 out.refuse("note")
+                return
+            if note.name in FLAGS:
+                self._status(patient, out, flag_text(note.name, note.value))
                 return
             # Devices say a share, staff read percent.
             value = 100.0 * note.value if note.name == "battery" else note.value
@@ -334,11 +316,15 @@ class Pipeline:
             self._alarms(patient, state.on_clock(patient.book, now), out)
 
     def _act(self, patient: Patient, action: Action, now: int, out: Output) -> None:
+        if patient.channel and action.name in ALARM_ACTIONS:
+            return
         acted = act(patient, action, now)
-        if acted.refused:
-            out.refuse(acted.refused)
         if acted.anew and patient.rules is not None:
             self._anew(patient, patient.next_sample)
+        if patient.channel:
+            return
+        if acted.refused:
+            out.refuse(acted.refused)
         if acted.reason:
             # The end of a pause that this action brought is told by its own event.
             patient.told_pause_ms = patient.book.pause_until_ms
@@ -351,11 +337,13 @@ class Pipeline:
     def _fold(self, patient: Patient, stretch: Stretch, out: Output) -> None:
         """Fold one stretch of signal: quality, beats and rhythm into the rules, all of it into events and a view."""
         evidence: list[Evidence] = []
+        name = patient.book.patient
         patient.seen = stretch.end
         self._quality(patient, stretch, evidence, out)
         for verdict in stretch.rhythms:
             evidence.append(Rhythm(verdict.end, verdict.code, verdict.probability, verdict.activity))
-            if verdict.code != patient.vitals.rhythm:
+            if verdict.code != patient.vitals.rhythm and not patient.channel:
+                # Late data tells no changes of rhythm: between its stretches nobody knows what went on.
                 patient.vitals.rhythm = verdict.code
                 out.events.append((patient.id, _rhythm_event(patient, verdict)))
         evidence += [Peak(peak.r, peak.decided, peak.beside) for peak in stretch.peaks]
@@ -365,14 +353,14 @@ class Pipeline:
             rr_ms = round(beat.rr_ms)
             patient.vitals.beat(beat.r, rr_ms, code)
             event = BeatEvent(
-                patient.id, patient.device, patient.epoch, round(beat.r * patient.rate / FS), patient.ms(beat.r),
+                name, patient.device, patient.epoch, round(beat.r * patient.rate / FS), patient.ms(beat.r),
                 code, round(beat.p, 4), second, round(beat.second_p, 4), rr_ms,
                 beat.map,
             )  # fmt: skip
-            out.events.append((patient.id, event))
+            out.events.append((name, event))
         evidence.append(Horizon(stretch.end - DELAY, stretch.end))
         self._evidence(patient, evidence, out)
-        if self._views:
+        if self._views and not patient.channel:
             out.views.append((patient.id, view_of(patient, stretch)))
 
     def _quality(self, patient: Patient, stretch: Stretch, evidence: list[Evidence], out: Output) -> None:
@@ -389,7 +377,8 @@ class Pipeline:
             note = f"analysed lead is {name} now" if vitals.lead not in ("", name) else ""
             vitals.quality, vitals.lead = quality, name
             evidence.append(Quality(end, name, quality == "lead_off", quality == "missing", quality == "noisy"))
-            self._status(patient, out, note)
+            if not patient.channel:
+                self._status(patient, out, note)
 
     def _status(self, patient: Patient, out: Output, note: str = "") -> None:
         quality = "no_data" if patient.silent else patient.vitals.quality
@@ -404,15 +393,25 @@ class Pipeline:
 
     def _conditions(self, patient: Patient, conditions: Sequence[Condition], out: Output) -> None:
         for condition in conditions:
-            if patient.vacant and condition.kind in TECHNICAL:
+            if condition.kind in TECHNICAL and (patient.vacant or patient.channel):
+                # Nobody lies there; or what is missing between late stretches is no fault of today.
+                continue
+            if patient.channel:
+                self._find_late(patient, condition, out)
                 continue
             out.conditions.append((patient.id, condition))
             changes = state.on_condition(patient.book, condition, patient.now_ms, onset_ms=patient.ms(condition.onset))
             self._alarms(patient, changes, out)
 
+    def _find_late(self, patient: Patient, condition: Condition, out: Output) -> None:
+        onset_ms, at_ms = patient.ms(condition.onset), patient.ms(condition.at)
+        changes = state.on_late_condition(patient.book, condition, patient.now_ms, onset_ms=onset_ms, at_ms=at_ms)
+        self._alarms(patient, changes, out)
+
     def _alarms(self, patient: Patient, changes: Sequence[state.AlarmChange], out: Output) -> None:
         for change in changes:
-            out.events.append((patient.id, to_event(change, patient.id, patient.device, patient.rate or float(FS))))
+            event = to_event(change, patient.book.patient, patient.device, patient.rate or float(FS))
+            out.events.append((event.patient, event))
         if patient.book.pause_until_ms != patient.told_pause_ms:
             patient.told_pause_ms = patient.book.pause_until_ms
             self._settings(patient, "pause_ended", out)
@@ -431,9 +430,10 @@ class Pipeline:
         out.events.append((patient.id, event))
 
 
-def _missing(rate: float, leads: int) -> NDArray[np.float32]:
-    """Make the missing samples after the end of a stretch that let the last beats be decided without their future."""
-    return np.full((round((DELAY / FS + 1.0) * rate), leads), np.nan, np.float32)
+def _is_behind(frame: Frame, sequencer: Sequencer) -> bool:
+    """Whether a frame lies where the live signal has been: it fills a gap there, or was seen."""
+    same = (frame.device, frame.epoch) == (sequencer.device, sequencer.epoch)
+    return same and frame.sample + len(frame.samples) <= sequencer.next_sample
 
 
 def quality_of(flags: int) -> str:
