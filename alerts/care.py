@@ -60,6 +60,7 @@ class Care:
         self._clock = clock
         self._kept: dict[str, list[tuple[int, float]]] = {}
         self._kept_at = -1e9
+        self._kept_marks: tuple[int, ...] = ()
 
     # --- persons and stays ---------------------------------------------------------------------------------------
 
@@ -258,9 +259,19 @@ class Care:
         says is up to a second old.
         """
         if self._clock() - self._kept_at >= self._FRESH_S:
-            self._kept = self._load_kept()
+            marks = self._marks()
+            if marks != self._kept_marks:
+                self._kept, self._kept_marks = self._load_kept(), marks
             self._kept_at = self._clock()
         return any(begin <= ms < end for begin, end in self._kept.get(patient, ()))
+
+    def _marks(self) -> tuple[int, ...]:
+        """Give figures that differ after any change of stays or consents."""
+        going_on = func.count().filter(STAYS.c.to_ms.is_(None))
+        with self.engine.connect() as connection:
+            stays = connection.execute(select(func.count(), func.max(STAYS.c.id), going_on).select_from(STAYS)).one()
+            said = connection.execute(select(func.count(), func.max(CONSENTS.c.id)).select_from(CONSENTS)).one()
+        return tuple(value or 0 for value in (*stays, *said))
 
     def _load_kept(self) -> dict[str, list[tuple[int, float]]]:
         said: dict[str, list[tuple[int, bool]]] = {}

@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import wfdb
+from sqlalchemy import insert, select
 from test_store import alarm
 
 from alerts.access import Access
@@ -22,6 +24,7 @@ from alerts.audit import Audit
 from alerts.care import Care, new_person
 from alerts.care_erasure import Erasures
 from alerts.care_model import Consent, StaffNote
+from alerts.care_rows import reached
 from alerts.database import StoreError, open_engine, upgrade
 from alerts.store import Store
 from bus.erasing import erase_entries
@@ -245,6 +248,35 @@ async def test_erasure_says_what_it_can_not_reach(tmp_path: Path) -> None:
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
         house.close()
+
+
+def test_rows_of_a_person_go_from_both_databases(url: str) -> None:
+    """Alarms with their changes, and what hangs on them, within the stay; those before, after and elsewhere stay."""
+    engine = open_engine(url)
+    upgrade(engine)
+    care, erasures = Care(engine), Erasures(engine)
+    person = new_person(NAME, 1)
+    care.admit(person, DEVICE, "1", "W", "adult", "x", 1000)
+    care.discharge(DEVICE, "x", 2000)
+    tables = reached()
+    with Store(url) as store, engine.begin() as connection:
+        for number, (patient, onset) in enumerate([(DEVICE, 999), (DEVICE, 1000), (DEVICE, 2000), ("dev-2", 1500)]):
+            base = alarm(number, patient=patient)
+            fields = {name: getattr(base, name) for name in base.__struct_fields__}
+            event = AlarmEvent(**fields | {"id": f"{patient}/VTACH/1/{onset}", "onset_ms": onset})
+            for name in ("alarms", "alarm_changes"):
+                connection.execute(insert(tables[name][0]), msgspec.structs.asdict(event))
+            judged = {"alarm": event.id, "patient": patient, "ms": 5000, "who": "x", "verdict": "true", "comment": ""}
+            connection.execute(insert(tables["judgements"][0]), judged)
+        connection.commit()
+        erasure = erasures.ask(person.person, "x", 9000)
+        assert erasures.delete_rows(erasure.spans) == 3
+        erasures.scrub()
+        assert sorted(item.onset_ms for item in store.recent_alarms()) == [999, 1500, 2000]
+        with engine.connect() as reading:
+            assert len(reading.execute(select(tables["judgements"][0])).all()) == 3
+            assert len(reading.execute(select(tables["alarm_changes"][0])).all()) == 3
+    engine.dispose()
 
 
 def test_erasure_needs_a_discharge_and_a_person(tmp_path: Path) -> None:

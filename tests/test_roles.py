@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from fastapi.dependencies.models import Dependant
@@ -128,6 +129,26 @@ def test_acts_need_our_page_and_its_token(site: Site) -> None:
             answer = site.client.request(method, path, json={}, headers=bad)
             assert answer.status_code == 403, (method, path)
             assert "our page" in answer.text
+
+
+def notes_it(endpoint: Callable[..., object]) -> bool:
+    """Whether a route writes to the trail, itself or through a function of its module that it calls."""
+    source = inspect.getsource(endpoint)
+    called = (endpoint.__globals__.get(name) for name in re.findall(r"(\w+)\(", source))
+    sources = [source, *(inspect.getsource(function) for function in called if inspect.isfunction(function))]
+    return any("await audit(" in text for text in sources)
+
+
+def test_every_act_is_noted(site: Site) -> None:
+    """A route that changes something writes to the trail; classifying a file keeps nothing."""
+    silent = [
+        route.path
+        for route in routes_of(site.app.routes)
+        if isinstance(route, APIRoute)
+        and any(guard.acting for guard in guards(route.dependant))
+        and not notes_it(route.endpoint)
+    ]
+    assert silent == ["/api/classify"]
 
 
 def connect(site: Site, role: str, user: str = ""):

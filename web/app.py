@@ -83,6 +83,7 @@ def create_app(
                 yield
             finally:
                 await end([reader])
+                await app.state.trail.flush()
 
     app = FastAPI(title="RhythmWatch", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.settings = settings
