@@ -122,6 +122,8 @@ class RuleState(msgspec.Struct):
     shocks: int = 0
     """VFL or VT verdicts in a row."""
     shock_from: int = -1
+    shock_p: list[float] = []
+    """Probabilities of the last of them."""
     flutters: int = 0
     """Bits of the last verdicts of that row, 1 = VFL, newest lowest."""
     calm: int = 0

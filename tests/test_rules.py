@@ -54,7 +54,7 @@ def beats(codes: str, rr: float | Sequence[float] = 0.8, start: float = 0.4, p: 
     return out
 
 
-def verdicts(code: str, first: int, last: int, p: float = 0.9) -> list[Rhythm]:
+def verdicts(code: str, first: int, last: int, p: float = 0.7) -> list[Rhythm]:
     """Give a verdict at each full second from `first` to `last`."""
     return [Rhythm(second * FS, code, p) for second in range(first, last + 1)]
 
@@ -412,6 +412,16 @@ def test_r_on_t_and_multiform():
 
 
 # --- rhythm verdicts ---------------------------------------------------------------------------------------------
+
+
+def test_three_sure_verdicts_are_an_alarm_and_two_are_not():
+    """Each looks at 4 s: three that are sure raise VFIB, one of them unsure delays it by a second."""
+    (sure,) = starts(run([*verdicts("VFL", 5, 8, 0.9)])[0], Kind.VFIB)
+    assert (sure.onset, sure.at) == (4 * FS, 7 * FS)
+    assert "sure" in sure.detail
+    assert not run(verdicts("VFL", 5, 6, 1.0))[0]
+    doubted = [*verdicts("VFL", 5, 5, 0.5), *verdicts("VFL", 6, 9, 0.9)]
+    assert starts(run(doubted)[0], Kind.VFIB)[0].at == 8 * FS
 
 
 def test_three_seconds_of_flutter_are_no_alarm():
