@@ -2,7 +2,7 @@
 FROM python:3.13-slim
 
 RUN useradd --system --create-home --uid 10001 rhythmwatch
-RUN install -d -o rhythmwatch /var/lib/rhythmwatch
+RUN install -d -o rhythmwatch /var/lib/rhythmwatch /broker /certs
 WORKDIR /app
 COPY pyproject.toml requirements.lock README.md LICENSE NOTICE ./
 COPY ingest ingest

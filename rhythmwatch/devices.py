@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from alerts.database import open_engine, upgrade
 from alerts.devices import Credentials, Devices
+from bus.passwords import hash_secret
 from bus.tasks import end
-from ingest.broker import Broker, Certificates, embedded_broker
+from ingest.accounts import FLEET, GATE, OWN, SERVICE, dynamic_security
+from ingest.broker import Broker, Certificates, embedded_broker, write_accounts, write_secret
 from ingest.gatekeeper import Gatekeeper
+from rhythmwatch.addresses import BrokerAddress
 
 PLACE: str = "devices-address"
 """File in the state directory that says how devices reach the embedded broker."""
@@ -50,23 +54,90 @@ async def guarded_broker(
     try:
         await asyncio.to_thread(upgrade, engine)
         devices = Devices(engine)
-
-        async def registry() -> Mapping[str, str]:
-            try:
-                return await asyncio.to_thread(devices.accounts)
-            except SQLAlchemyError as error:
-                raise OSError(f"the registry of devices can't be read ({type(error).__name__})") from error
-
-        known = await registry()
+        known = await read_accounts(devices)
         async with embedded_broker(state / "broker", devices=known, door=door, certificates=certificates) as broker:
             (state / PLACE).write_text(broker.address + "\n", encoding="utf-8")
-            keeper = asyncio.create_task(Gatekeeper(broker, known).run(registry), name="gatekeeper")
+            keeper = asyncio.create_task(
+                Gatekeeper(broker, known).run(lambda: read_accounts(devices)), name="gatekeeper"
+            )
             try:
                 yield broker
             finally:
                 await end([keeper])
     finally:
         await asyncio.to_thread(engine.dispose)
+
+
+async def keep_gate(broker: str, folder: Path, history: str, service_password: str, stop: asyncio.Event) -> None:
+    """Keep the accounts of a mosquitto that others run as the registry says, until `stop` is set.
+
+    Parameters
+    ----------
+    broker : str
+        ``mqtt://`` address with the account of the gate.
+    folder : Path
+        Where mosquitto finds ``broker.users`` and ``broker-rules.json``; whoever runs it has to make it read the first
+        again when it was replaced.
+    history : str
+        Address of the history database.
+    service_password : str
+        Password of the account of our own processes.
+    stop : asyncio.Event
+        Set to end it.
+    """
+    address = BrokerAddress.parse(broker)
+    own = {SERVICE: service_password, GATE: address.password or ""}
+    if address.username != GATE or not all(own.values()):
+        raise ValueError(f"the broker's address must hold the account {GATE}, and RHYTHMWATCH_MQTT_PASSWORD be set")
+    outer = Broker(
+        address.host,
+        address.port,
+        SERVICE,
+        service_password,
+        FLEET,
+        "",
+        mqtt5=True,
+        folder=str(folder),
+        hashes={name: hash_secret(secret) for name, secret in own.items()},
+        gate_password=own[GATE],
+        plugin=True,
+    )
+    engine = await asyncio.to_thread(open_engine, history)
+    try:
+        await asyncio.to_thread(upgrade, engine)
+        devices = Devices(engine)
+        known = await asyncio.to_thread(devices.accounts)
+        folder.mkdir(parents=True, exist_ok=True)
+        rules = folder / "broker-rules.json"
+        if not rules.exists():
+            write_secret(rules, dynamic_security(known))
+        write_accounts(outer, known)
+        # What the plug-in knows may be old: with no hash, each of its devices counts as changed at the first look.
+        keeper = Gatekeeper(outer, dict.fromkeys(known_to(rules), ""))
+        running = asyncio.create_task(keeper.run(lambda: read_accounts(devices)), name="gatekeeper")
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
+        finally:
+            await end((running, stopped))
+    finally:
+        await asyncio.to_thread(engine.dispose)
+
+
+async def read_accounts(devices: Devices) -> Mapping[str, str]:
+    """Hash of each device that may log in; `OSError` when the database can't be read."""
+    try:
+        return await asyncio.to_thread(devices.accounts)
+    except SQLAlchemyError as error:
+        raise OSError(f"the registry of devices can't be read ({type(error).__name__})") from error
+
+
+def known_to(rules: Path) -> list[str]:
+    """Devices in a file of the dynamic-security plug-in."""
+    clients = json.loads(rules.read_text(encoding="utf-8")).get("clients", [])
+    return [client["username"] for client in clients if client["username"] not in OWN]
 
 
 def address_of(state: Path) -> str:

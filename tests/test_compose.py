@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -18,15 +19,24 @@ import httpx2
 import pytest
 import yaml
 
+from bus.child import free_port
 from bus.messages import BeatEvent, unpack_event
 from bus.streams import START, Bus
-from ingest.device import Connection, DeviceMeta, FleetClient
+from ingest.broker import find_plugin
+from ingest.device import Connection, DeviceClient, DeviceMeta
 from ingest.simulator import SimulatedSource
+from rhythmwatch.certificates import client_context
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "docker-compose.yml"
 DEADLINE_S = 60.0
-SECRETS = {"RHYTHMWATCH_MQTT_PASSWORD": "broker-secret", "RHYTHMWATCH_ADMIN_PASSWORD": "a long station secret"}
+SECRETS = {
+    "RHYTHMWATCH_MQTT_PASSWORD": "broker-secret",
+    "RHYTHMWATCH_GATE_PASSWORD": "gate-secret",
+    "RHYTHMWATCH_ADMIN_PASSWORD": "a long station secret",
+    "RHYTHMWATCH_HOST_NAME": "127.0.0.1",
+}
+PASSWORDS = {"RHYTHMWATCH_ADMIN_PASSWORD", "RHYTHMWATCH_MQTT_PASSWORD"}
 
 
 def compose() -> dict[str, Any]:
@@ -34,13 +44,6 @@ def compose() -> dict[str, Any]:
     text = re.sub(r"\$\{(\w+):\?[^}]*\}", lambda match: SECRETS[match[1]], FILE.read_text(encoding="utf-8"))
     parsed: dict[str, Any] = yaml.safe_load(text.replace("$$", "$"))
     return parsed
-
-
-def free_port() -> int:
-    """Find a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -66,35 +69,43 @@ def test_the_file_meets_the_compose_schema():
 
 def test_every_setting_is_an_option_of_its_command():
     """Each RHYTHMWATCH_ variable of a service is one that its command reads."""
-    for service in ("ingest", "worker", "historian", "recorder", "web"):
+    for service in ("certs", "gate", "ingest", "worker", "historian", "recorder", "web"):
         spec = compose()["services"][service]
-        shown = subprocess.run(
-            [sys.executable, "-m", "rhythmwatch", spec["command"][0], "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "COLUMNS": "300", "TERM": "dumb"},
-        ).stdout
+        words = list(itertools.takewhile(lambda word: not word.startswith("-"), spec["command"]))
+        shown = "".join(
+            subprocess.run(
+                [sys.executable, "-m", "rhythmwatch", *command, "--help"],
+                capture_output=True,
+                text=True,
+                check=True,
+                env={**os.environ, "COLUMNS": "300", "TERM": "dumb"},
+            ).stdout
+            # By hand, devices are added in the same container.
+            for command in ([words, ["devices", "add"]] if service == "gate" else [words])
+        )
         for name in spec.get("environment", {}):
-            assert name in shown or name == "RHYTHMWATCH_ADMIN_PASSWORD", (service, name)
+            assert name in shown or name in PASSWORDS, (service, name)
 
 
 @asynccontextmanager
 async def started(tmp_path: Path) -> AsyncIterator[tuple[int, str, int]]:
     """Start every service of the file as a plain process; gives the broker's port, the bus and the page's port."""
     services = compose()["services"]
-    ports = {"1883": free_port(), "6379": free_port(), "8800": free_port()}
+    ports = {"1883": free_port(), "8883": free_port(), "6379": free_port(), "8800": free_port()}
+    folders = {"/broker": str(tmp_path / "broker"), "/certs": str(tmp_path / "certs")}
     history = tmp_path / "history"
     history.mkdir()
     configuration = (ROOT / "deploy" / "mosquitto.conf").read_text(encoding="utf-8")
-    data = tmp_path / "mosquitto"
-    data.mkdir()
-    configuration = configuration.replace("/mosquitto/data", str(data)).replace(
-        "listener 1883", f"listener {ports['1883']} 127.0.0.1\nuser root"
-    )
-    (tmp_path / "mosquitto.conf").write_text(configuration, encoding="utf-8")
-    script = services["mosquitto"]["entrypoint"][-1]
-    script = script.replace("/mosquitto/config", str(tmp_path)).replace("/mosquitto/data", str(data))
+    plugin = find_plugin()
+    assert plugin is not None
+    configuration = configuration.replace("/usr/lib/mosquitto_dynamic_security.so", plugin)
+    for port in ("1883", "8883"):
+        configuration = configuration.replace(f"listener {port}", f"listener {ports[port]} 127.0.0.1")
+    script = services["mosquitto"]["entrypoint"][-1].replace("/mosquitto/config", str(tmp_path))
+    for name, folder in folders.items():
+        configuration = configuration.replace(f"{name}/", f"{folder}/")
+        script = script.replace(f"{name}/", f"{folder}/")
+    (tmp_path / "mosquitto.conf").write_text(configuration + "user root\n", encoding="utf-8")
     valkey = list(services["valkey"]["command"])
     valkey[0] = shutil.which("valkey-server") or shutil.which("redis-server") or "redis-server"
     valkey += ["--port", str(ports["6379"]), "--dir", str(tmp_path)]
@@ -102,24 +113,29 @@ async def started(tmp_path: Path) -> AsyncIterator[tuple[int, str, int]]:
     def local(value: str) -> str:
         value = value.replace("valkey:6379", f"127.0.0.1:{ports['6379']}")
         value = value.replace("mosquitto:1883", f"127.0.0.1:{ports['1883']}")
+        value = re.sub(r"^/(broker|certs)\b", lambda found: folders[found[0]], value)
         return value.replace("/var/lib/rhythmwatch", str(history)).replace("0.0.0.0", "127.0.0.1")  # noqa: S104
 
     commands: list[tuple[str, list[str], dict[str, str]]] = [
-        ("mosquitto", [*services["mosquitto"]["entrypoint"][:2], script], services["mosquitto"]["environment"]),
+        ("mosquitto", [*services["mosquitto"]["entrypoint"][:2], script], {}),
         ("valkey", valkey, {}),
     ]
-    for name in ("ingest", "worker", "historian", "recorder", "web"):
+    for name in ("certs", "gate", "ingest", "worker", "historian", "recorder", "web"):
         spec = services[name]
         words = [str(ports["8800"]) if word == "8800" else local(str(word)) for word in spec["command"]]
         environment = {key: local(str(value)) for key, value in spec["environment"].items()}
         commands.append((name, [sys.executable, "-m", "rhythmwatch", *words], environment))
     stack: list[Any] = []
     try:
+        (certs,) = [entry for entry in commands if entry[0] == "certs"]
+        await asyncio.to_thread(subprocess.run, certs[1], env={**os.environ, **certs[2]}, check=True)
         for name, command, environment in commands:
+            if name == "certs":
+                continue
             context = running(command, {k: str(v) for k, v in environment.items()}, tmp_path / f"{name}.log")
             context.__enter__()
             stack.append(context)
-        yield ports["1883"], f"redis://127.0.0.1:{ports['6379']}/0", ports["8800"]
+        yield ports["8883"], f"redis://127.0.0.1:{ports['6379']}/0", ports["8800"]
     finally:
         for context in reversed(stack):
             context.__exit__(None, None, None)
@@ -128,12 +144,17 @@ async def started(tmp_path: Path) -> AsyncIterator[tuple[int, str, int]]:
 @pytest.mark.services
 @pytest.mark.timeout(180)
 async def test_its_commands_carry_a_beat_from_the_broker_to_the_page(tmp_path: Path):
-    """mosquitto, redis-server and our commands as the file starts them: frames in, beats out, log-in accepted."""
+    """All services as the file starts them: a device is enrolled, encrypted frames in, beats out, log-in by HTTPS."""
     async with started(tmp_path) as (broker, bus_url, page):
         source = SimulatedSource("compose-1", "sinus:60,hr=80", 1)
-        connection = Connection("127.0.0.1", broker, "rhythmwatch", SECRETS["RHYTHMWATCH_MQTT_PASSWORD"])
+        enrol = [sys.executable, "-m", "rhythmwatch", "devices", "add", "compose-1", "--json", "--history"]
+        added = await asyncio.to_thread(
+            subprocess.run, [*enrol, f"sqlite:///{tmp_path}/history/history.db"], capture_output=True, check=True
+        )
+        trusted = client_context(tmp_path / "certs" / "ca.pem")
+        connection = Connection("127.0.0.1", broker, "compose-1", json.loads(added.stdout)["password"], trusted)
         meta = DeviceMeta(source.device, 1, source.rate, source.leads, source.gain)
-        async with asyncio.timeout(DEADLINE_S), FleetClient(connection, [meta]) as device, Bus(bus_url) as bus:
+        async with asyncio.timeout(DEADLINE_S), DeviceClient(connection, meta) as device, Bus(bus_url) as bus:
             await device.connected()
             stream = source.frames(1, 0)
             found: list[BeatEvent] = []
@@ -150,11 +171,11 @@ async def test_its_commands_carry_a_beat_from_the_broker_to_the_page(tmp_path: P
                     events = [unpack_event(record.data) for record in records]
                     found += [event for event in events if isinstance(event, BeatEvent)]
             assert {event.device for event in found} == {"compose-1"}
-            async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{page}") as client:
+            async with httpx2.AsyncClient(base_url=f"https://127.0.0.1:{page}", verify=trusted) as client:
                 while (await healthz(client)) != 200:
                     await asyncio.sleep(0.1)
                 form = {"user": "station", "password": SECRETS["RHYTHMWATCH_ADMIN_PASSWORD"]}
-                answer = await client.post("/login", data=form, headers={"Origin": f"http://127.0.0.1:{page}"})
+                answer = await client.post("/login", data=form, headers={"Origin": f"https://127.0.0.1:{page}"})
                 assert answer.status_code == 303
                 assert "rw_session" in client.cookies
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import getpass
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from rhythmwatch.cli import options
-from rhythmwatch.cli.serve import RUN_STATE
+from rhythmwatch.cli.serve import BROKER, RUN_STATE
+from rhythmwatch.process import run_until_stopped
 
 if TYPE_CHECKING:
     from alerts.devices import Credentials, Devices
@@ -92,6 +94,27 @@ def show(history: History = "", state: options.State = RUN_STATE, as_json: optio
         since = dt.datetime.fromtimestamp(one.rotated_ms / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
         fate = "revoked" if one.revoked_ms is not None else f"since {since}"
         options.console.print(f"{one.id:<24} {fate:<28} {one.label}", highlight=False, markup=False)
+
+
+@devices.command()
+def keep(
+    broker: options.BrokerUrl = BROKER,
+    folder: Annotated[
+        Path, typer.Option("--folder", envvar="RHYTHMWATCH_FOLDER", help="Where mosquitto finds accounts and rules.")
+    ] = Path(".rhythmwatch/broker"),
+    history: History = "",
+    state: options.State = RUN_STATE,
+) -> None:
+    """Keep accounts and rules of a mosquitto that others run as the registry says (`run` does so for its own)."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from alerts.database import StoreError
+    from rhythmwatch.devices import keep_gate
+
+    where = history or f"sqlite:///{state.resolve() / 'history.db'}"
+    password = os.environ.get("RHYTHMWATCH_MQTT_PASSWORD", "")
+    with options.one_line_errors(StoreError, SQLAlchemyError, ValueError, OSError):
+        run_until_stopped("gate", lambda stop: keep_gate(broker, folder, where, password, stop))
 
 
 @certs.command()
