@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,9 +125,9 @@ class Station:
             await context.close()
         await self.stop()
 
-    async def open(self, path: str = "/", width: int = 1280, height: int = 720) -> Page:
+    async def open(self, path: str = "/", width: int = 1280, height: int = 720, user: str = USER, **more: Any) -> Page:
         """Log in with a browser of its own and open a page."""
-        context = await self.browser.new_context(viewport={"width": width, "height": height})
+        context = await self.browser.new_context(viewport={"width": width, "height": height}, **more)
         self.contexts.append(context)
         page = await context.new_page()
 
@@ -139,7 +140,7 @@ class Station:
         page.on("console", note)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         await page.goto(self.url + "/login")
-        await page.fill("#user", USER)
+        await page.fill("#user", user)
         await page.fill("#password", self.password)
         await page.click("button[type=submit]")
         await page.wait_for_url(self.url + "/")
@@ -171,7 +172,12 @@ async def make_station(tmp_path: Path, chromium: Browser) -> AsyncIterator[Calla
             ward = ward_of(count, alarming)
             database = f"sqlite:///{tmp_path}/web.db"
             settings = WebSettings(
-                redis_url=url, database_url=database, partitions=PARTITIONS, session_check_s=0.2, clock_s=0.5
+                redis_url=url,
+                database_url=database,
+                recordings=tmp_path / "recordings",
+                partitions=PARTITIONS,
+                session_check_s=0.2,
+                clock_s=0.5,
             )
             station = Station(chromium, ward, settings, 0)
             worker = asyncio.create_task(Worker(bus, ward).run())
@@ -199,7 +205,9 @@ PIXELS = """([name, selector]) => {
   const canvas = document.querySelector(name === null ? selector : `[data-bed="${name}"] ${selector}`);
   const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
   let hash = 0, painted = 0;
-  for (let i = 3; i < data.length; i += 4) if (data[i] > 100 && data[i - 3] + data[i - 2] + data[i - 1] > 150) { painted++; hash = (hash * 31 + i) | 0; }
+  for (let i = 3; i < data.length; i += 4) {
+    if (data[i] > 100 && data[i - 3] + data[i - 2] + data[i - 1] > 150) { painted++; hash = (hash * 31 + i) | 0; }
+  }
   return [painted, hash];
 }"""
 ORANGE = """(name) => {

@@ -24,7 +24,7 @@ export class Files extends View {
   constructor(parts) {
     super(parts, T.files);
     this.palette = parts.palette;
-    this.input = h("input", { type: "file", id: "file", required: true, "aria-label": T.classifyFile, accept: ".png,.jpg,.jpeg,.edf,.csv,.tsv,.txt,.json,.jsonl" });
+    this.input = h("input", { type: "file", id: "file", required: true, "aria-label": T.files, accept: ".png,.jpg,.jpeg,.edf,.csv,.tsv,.txt,.json,.jsonl" });
     this.button = h("button", { class: "plain", type: "submit" }, T.classify);
     this.result = h("section", { class: "card file-result", "aria-live": "polite" }, h("p", { class: "none" }, T.fileHelp));
     const form = h("form", { class: "list-head" }, h("h1", {}, T.classifyFile), this.input, this.button);

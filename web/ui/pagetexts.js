@@ -29,7 +29,7 @@ export const PAGES = {
   model: "Model",
   verdictNow: "Judged",
   notJudged: "not yet",
-  whyMap: "What in the strip made the verdict: orange speaks for it, blue against",
+  whyMap: "Why the rhythm was called so",
   events: "Events",
   beginAt: "Begin at",
   earlier: "Earlier",

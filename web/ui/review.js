@@ -10,6 +10,7 @@ import { T } from "./texts.js";
 import { BEATS, VERDICTS } from "./vocabulary.js";
 import { View } from "./view.js";
 import { level } from "./ward.js";
+import { showReason } from "./why.js";
 
 const AGAIN_MS = 30_000;
 const MOST = 200;
@@ -123,24 +124,18 @@ export class Review extends View {
       this.strip.onbeat = (one) => beat.show(one);
       const strip = this.strip;
       requestAnimationFrame(() => (strip.root.scrollLeft = strip.x(alarm.onset_ms) - strip.root.clientWidth / 3));
-      middle.push(strip.root, ...(evidence.map?.length ? [this.why(evidence)] : []), h("div", { class: "columns" }, beat.root, this.facts(facts, sure)));
+      middle.push(strip.root, ...this.why(evidence), h("div", { class: "columns" }, beat.root, this.facts(facts, sure)));
     } else middle.push(h("p", { class: "none" }, evidence === null ? T.evidenceSoon : T.notRecorded), this.facts(facts, sure));
     return [head, rule, ...middle];
   }
 
-  /** Which part of the strip made the verdict on the rhythm. @param {any} evidence */
+  /** What in the signal made the verdict on the rhythm. @param {any} evidence @returns {Node[]} */
   why(evidence) {
-    const canvas = h("canvas", { class: "why-map", role: "img", "aria-label": T.whyMap });
-    canvas.width = evidence.map.length;
-    canvas.height = 1;
-    const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-    const most = Math.max(1e-9, ...evidence.map.map(Math.abs));
-    evidence.map.forEach((/** @type {number} */ share, /** @type {number} */ i) => {
-      pen.fillStyle = `rgb(${share >= 0 ? this.parts.palette.mapFor : this.parts.palette.mapAgainst})`;
-      pen.globalAlpha = Math.abs(share) / most;
-      pen.fillRect(i, 0, 1, 1);
-    });
-    return h("div", {}, h("p", { class: "note" }, T.whyMap), canvas);
+    const { map } = evidence;
+    if (!map) return [];
+    const [begin, end] = [map.from_ms, map.to_ms].map((ms) => (ms - evidence.from_ms) / 1000);
+    const reason = { ...map, score: "", map: map.cells, begin_s: begin, end_s: end, compared_s: null };
+    return [h("details", { class: "card pad" }, h("summary", {}, T.whyMap), ...showReason(reason, this.parts.palette))];
   }
 
   /** @param {string[][]} facts @param {string} sure */
