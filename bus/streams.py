@@ -371,6 +371,11 @@ class Bus:
                 lowest[name] = position
         return lowest
 
+    async def first(self, partition: int, name: str = "in") -> Position | None:
+        """Oldest position of a stream, None where it is empty."""
+        answer = await self._call("XRANGE", key(partition, name), "-", "+", "COUNT", 1)
+        return _text(answer[0][0]) if answer else None
+
     async def give_up(self, partition: int, name: str, position: Position) -> None:
         """Say that a stream is trimmed up to a position although a reader still holds it."""
         await self._call("HSET", key(partition, "held"), f"given up/{name}", position)

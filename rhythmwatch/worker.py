@@ -164,7 +164,8 @@ class Worker:
         for name, done in (("in", position), ("events", shortest)):
             waits = held.get(name, done)
             upto = min(done, max(waits, longest, key=order), key=order)
-            if order(waits) < order(upto):
+            oldest = await self.bus.first(partition, name) if order(waits) < order(upto) else None
+            if oldest is not None and order(oldest) < order(upto):
                 log.error("a reader is too far behind, entries are dropped unread", partition=partition, stream=name)
                 await self.bus.give_up(partition, name, upto)
             await self.bus.trim(partition, upto, name)

@@ -560,7 +560,9 @@ async def test_the_worker_waits_for_the_recorder(bus: Bus):
     await worker._trim(0, newest)
     assert len((await bus.read({0: START}, count=5000))[0][1]) == 3000
     later = f"{milliseconds(newest) + HELD_MS + 1}-0"
+    await bus.hold("recorder", {0: {"events": START}})
     await worker._trim(0, later)
+    assert await bus.hold("recorder", {0: {"events": START}}) == [], "nothing was dropped from a stream that is empty"
     assert await bus.hold("recorder", {0: {"in": first}}) == [(0, "in", f"{milliseconds(newest) + 1}-0")]
     await bus.hold("recorder", {0: {"in": newest}})
     await worker._trim(0, newest)
