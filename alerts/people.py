@@ -74,7 +74,17 @@ class People:
         with self._engine.connect() as connection:
             return [Account(**row) for row in connection.execute(_ACCOUNTS.order_by(USERS.c.name)).mappings()]
 
-    def add(self, name: str, password_hash: str, role: str, now_ms: int) -> Account:
+    def password_hash(self, name: str) -> str | None:
+        """Argon2 hash of a user's password, None if there is no such user."""
+        with self._engine.connect() as connection:
+            return connection.scalar(select(USERS.c.password_hash).where(USERS.c.name == name))
+
+    def count_users(self) -> int:
+        """Count the accounts."""
+        with self._engine.connect() as connection:
+            return connection.scalar(select(func.count()).select_from(USERS)) or 0
+
+    def add_user(self, name: str, password_hash: str, role: str = "admin", now_ms: int = 0) -> Account:
         """Make an account.
 
         Raises

@@ -1,4 +1,4 @@
-"""The history in SQL: alarms and their changes, rhythms, states, users, and how far the bus has been read.
+"""The history in SQL: alarms and their changes, rhythms, states, and how far the bus has been read.
 
 Calls block: run them in a thread. Writing the same events again changes nothing, in any order: an alarm's row only
 moves to a higher revision, and everything else is known by its identity.
@@ -10,23 +10,17 @@ from collections.abc import Sequence
 from typing import Any, Final, Self
 
 import msgspec
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import func, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select
 
-from alerts.database import StoreError, insert_into, open_engine, upgrade, writing
-from alerts.people import ROLES, Account, People
+from alerts.database import insert_into, open_engine, upgrade, writing
 from alerts.settings import SETTINGS, in_force, settings_row
-from alerts.tables import AlarmRow, ChangeRow, CursorRow, RhythmRow, StatusRow, UserRow, table_of
+from alerts.tables import AlarmRow, ChangeRow, CursorRow, RhythmRow, StatusRow, table_of
 from bus.messages import AlarmEvent, Event, RhythmEvent, SettingsEvent, StatusEvent
 
 _ALARM_FIELDS: Final = AlarmEvent.__struct_fields__
-_HASHER: Final = PasswordHasher()
-
 
 ALARMS, CHANGES, RHYTHMS = table_of(AlarmRow), table_of(ChangeRow), table_of(RhythmRow)
-STATUSES, USERS, CURSORS = table_of(StatusRow), table_of(UserRow), table_of(CursorRow)
+STATUSES, CURSORS = table_of(StatusRow), table_of(CursorRow)
 _COLUMNS: Final = [ALARMS.c[name] for name in _ALARM_FIELDS]
 
 
@@ -47,7 +41,6 @@ class Store:
     def __init__(self, url: str) -> None:
         self._engine = open_engine(url)
         self._writer = writing(self._engine)
-        self._people = People(self._engine)
 
     def upgrade(self) -> None:
         """Make or bring up to date the schema; `sqlalchemy.exc.SQLAlchemyError` where the database can't be reached."""
@@ -166,59 +159,6 @@ class Store:
     def _alarms(self, chosen: Any) -> list[AlarmEvent]:
         with self._engine.connect() as connection:
             return [AlarmEvent(**row) for row in connection.execute(chosen).mappings()]
-
-    # --- users ---------------------------------------------------------------------------------------------------
-
-    def password_hash(self, name: str) -> str | None:
-        """Argon2 hash of a user's password, None if there is no such user."""
-        with self._engine.connect() as connection:
-            return connection.scalar(select(USERS.c.password_hash).where(USERS.c.name == name))
-
-    def role(self, name: str) -> str | None:
-        """Role of a user, None if there is no such user."""
-        with self._engine.connect() as connection:
-            return connection.scalar(select(USERS.c.role).where(USERS.c.name == name))
-
-    def account(self, name: str) -> Account | None:
-        """Look an account up as it is now, None if there is no such user."""
-        return self._people.account(name)
-
-    def count_users(self) -> int:
-        """Count the users."""
-        with self._engine.connect() as connection:
-            return connection.scalar(select(func.count()).select_from(USERS)) or 0
-
-    def add_user(self, name: str, password_hash: str, role: str = "admin") -> None:
-        """Add a user whose password is hashed already.
-
-        Raises
-        ------
-        StoreError
-            If the name is taken or the role unknown.
-        """
-        if role not in ROLES:
-            raise StoreError(f"role {role!r} is none of {', '.join(ROLES)}")
-        try:
-            with self._writer.begin() as connection:
-                row = {"name": name, "password_hash": password_hash, "role": role}
-                connection.execute(insert_into(connection, USERS), row)
-        except IntegrityError as error:
-            raise StoreError(f"user {name!r} exists already; choose another name") from error
-
-    def create_user(self, name: str, password: str, role: str = "admin") -> None:
-        """Add a user; the password is kept as an argon2 hash. Errors as of `add_user`."""
-        self.add_user(name, _HASHER.hash(password), role)
-
-    def verify(self, name: str, password: str) -> bool:
-        """Check a password; takes as long for a user that does not exist."""
-        known = self.password_hash(name)
-        try:
-            return _HASHER.verify(known or _NOBODY, password) and known is not None
-        except (VerificationError, InvalidHashError):
-            return False
-
-
-_NOBODY: Final = _HASHER.hash("nobody")
 
 
 def _order(position: str) -> tuple[int, int]:

@@ -10,12 +10,14 @@ from pathlib import Path
 from fastapi import FastAPI
 from uvicorn import Server
 
-from alerts.store import Store
+from alerts.database import open_engine, upgrade
+from alerts.people import People
 from rhythmwatch.classifying import open_all_parts
 from rhythmwatch.metrics import Figure, exposing
 from web.app import create_app
-from web.auth import FIRST_USER
+from web.auth import FIRST_USER, Passwords
 from web.hub import Counters, Hub
+from web.parts import now_ms
 from web.server import make_server
 from web.settings import WebSettings
 
@@ -31,10 +33,14 @@ class _Guest(Server):
 
 def first_account(history: str, password: str) -> None:
     """Make the first account with a password that was chosen outside, unless there is an account already."""
-    with Store(history) as store:
-        store.upgrade()
-        if store.count_users() == 0:
-            store.create_user(FIRST_USER, password)
+    engine = open_engine(history)
+    try:
+        upgrade(engine)
+        people = People(engine)
+        if people.count_users() == 0:
+            people.add_user(FIRST_USER, Passwords().hash(password), now_ms=now_ms())
+    finally:
+        engine.dispose()
 
 
 def figures(app: FastAPI) -> Iterator[Figure]:

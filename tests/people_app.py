@@ -57,7 +57,7 @@ class Site:
         self.ward = FakeWard([FakePatient("Bed 1", make_loop(1, "N", 70, 0))])
         hashed = QUICK.hash(PASSWORD)
         for role in ROLES:
-            self.people.add(f"the {role}", hashed, role, 1)
+            self.people.add_user(f"the {role}", hashed, role, 1)
         fast = {"redis_url": "redis://nowhere", "session_check_s": 0.02, "clock_s": 0.02} | settings
         self.app: FastAPI = create_app(WebSettings(**fast), parts=self.open, announce=lambda _: None)
         self.client = TestClient(self.app, follow_redirects=False, base_url=HOST)
@@ -73,7 +73,7 @@ class Site:
             feed=self.ward,
             actions=self.ward,
             alarms=self.ward,
-            accounts=self.store,
+            accounts=self.people,
             sessions=self.ward,
             tokens=self.people,
             audit=self.audit,

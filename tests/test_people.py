@@ -99,7 +99,7 @@ def test_last_admins_who_remove_each_other_leave_one(url: str) -> None:
     upgrade(engine)
     people = People(engine)
     for name in ("a", "b"):
-        people.add(name, "x", "admin", 1)
+        people.add_user(name, "x", "admin", 1)
     barrier, refused = threading.Barrier(2), []
 
     def remove(name: str) -> None:

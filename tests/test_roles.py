@@ -167,7 +167,7 @@ def test_every_role_sees_the_wall(site: Site, role: str) -> None:
 def test_websocket_closes_when_the_role_is_withdrawn(site: Site, change: dict[str, object]) -> None:
     """A page that is open feels at once that its user has another role, is switched off, or has a new password."""
     name = f"temp {change}"
-    site.people.add(name, "x", "clinician", 1)
+    site.people.add_user(name, "x", "clinician", 1)
     with connect(site, "", name) as socket:
         assert socket.receive_bytes()
         time.sleep(0.002)  # sessions are told apart by the millisecond

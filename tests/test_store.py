@@ -166,24 +166,7 @@ def test_many_processes_may_migrate_at_once(url: str):
         thread.join(60)
     assert problems == []
     with Store(url) as store:
-        assert store.count_users() == 0
-
-
-def test_users_and_their_passwords(store: Store):
-    """Argon2 hashes; wrong passwords and unknown users are refused; a name is taken once."""
-    store.create_user("anna", "a good passphrase", "clinician")
-    assert store.count_users() == 1
-    assert (store.password_hash("anna") or "").startswith("$argon2id$")
-    assert (store.role("anna"), store.role("bert"), store.password_hash("bert")) == ("clinician", None, None)
-    assert store.verify("anna", "a good passphrase")
-    assert not store.verify("anna", "another")
-    assert not store.verify("bert", "nobody")
-    with pytest.raises(StoreError, match="exists already"):
-        store.create_user("anna", "x")
-    with pytest.raises(StoreError, match="none of viewer"):
-        store.create_user("bert", "x", "king")
-    store.add_user("cleo", "no hash at all")
-    assert not store.verify("cleo", "no hash at all")
+        assert store.recent_alarms() == []
 
 
 @pytest.mark.parametrize("address", ["nonsense", "mysql://host/name", "oracle://x"])

@@ -96,7 +96,7 @@ async def add_user(request: Request, new: NewUser, _: ActingAdmin) -> dict[str, 
     """Make an account."""
     people = _people(request)
     hashed = await _gate(request).hash(new.password)
-    account = await asyncio.to_thread(people.add, new.name, hashed, new.role, now_ms())
+    account = await asyncio.to_thread(people.add_user, new.name, hashed, new.role, now_ms())
     await audit(request, "user.add", new.name, {"role": new.role})
     return dict(msgspec.to_builtins(account))
 

@@ -28,7 +28,7 @@ class Accounts(Protocol):
         """Argon2 hash of an account, None when there is none of that name."""
         ...
 
-    def add_user(self, name: str, password_hash: str) -> None:
+    def add_user(self, name: str, password_hash: str) -> object:
         """Make an account."""
         ...
 

@@ -63,7 +63,7 @@ async def open_parts(settings: WebSettings) -> AsyncIterator[Parts]:
             feed=BusFeed(reading),
             actions=BusActions(writing),
             alarms=store,
-            accounts=store,
+            accounts=people,
             sessions=RedisSessions(sessions),
             tokens=people,
             audit=Audit(engine),
