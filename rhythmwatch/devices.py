@@ -107,7 +107,7 @@ async def keep_gate(broker: str, folder: Path, history: str, service_password: s
         await asyncio.to_thread(upgrade, engine)
         devices = Devices(engine)
         known = await asyncio.to_thread(devices.accounts)
-        folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         rules = folder / "broker-rules.json"
         if not rules.exists():
             write_secret(rules, dynamic_security(known))
