@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, cast
 
 import msgspec
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from pydantic import BaseModel, Field, model_validator
 
+from alerts.archive import Archive
 from alerts.contacts import Contact
 from alerts.deliveries import Delivery
 from alerts.limits import (
@@ -26,14 +28,19 @@ from alerts.limits import (
 )
 from alerts.load import Load, load_figures
 from alerts.model import LETHAL, TECHNICAL
+from alerts.preview import count, kinds_of, load
 from bus.messages import Action
 from web.api_alarms import Clinician, Reader, hub_of, known_patient, store_action, stores_of
 from web.auth import Session
 from web.models import model_of
-from web.parts import now_ms
+from web.parts import now_ms, part
 from web.roles import audit, needs
 
 router = APIRouter(tags=["alarms"])
+
+MOST_HOURS: Final = 24.0
+PREVIEWS: Final = asyncio.Semaphore(1)
+"""One at a time: a slider asks often, and nothing live must wait."""
 
 
 class KindShown(msgspec.Struct, frozen=True):
@@ -61,6 +68,17 @@ class LimitsShown(msgspec.Struct, frozen=True):
     kinds: list[KindShown]
     changed_by: str
     changed_ms: int | None
+
+
+class Preview(BaseModel):
+    """How often a limit would have sounded."""
+
+    count: int
+    now: int
+    """With the limit in force."""
+    hours: float
+    beats: int
+    """On which this rests."""
 
 
 class LimitsWanted(BaseModel):
@@ -144,6 +162,39 @@ async def set_limits(request: Request, patient: str, wanted: LimitsWanted, mine:
     await store_action(request, patient, action)
     await audit(request, f"alarm.{action.name}", patient, detail)
     return {"status": "stored"}
+
+
+@router.get("/api/patients/{patient}/limits/preview", response_model=Preview)
+async def preview_limit(
+    request: Request,
+    patient: str,
+    _: Reader,
+    name: str,
+    value: float,
+    hours: Annotated[float, Query(gt=0, le=MOST_HOURS)] = MOST_HOURS,
+) -> dict[str, float | int]:
+    """Run the rules again over the last hours with one limit changed."""
+    limits, _profile = in_force(request, known_patient(request, patient))
+    kinds = kinds_of(name)
+    if not kinds:
+        raise HTTPException(422, f"The limit {name!r} can't be tried on the past.")
+    given: float | bool = value > 0 if isinstance(values_of(ADULT).get(name), bool) else value
+    try:
+        new = changed(limits, {name: given})
+    except LimitsError as error:
+        text = "; ".join(error.problems)
+        raise HTTPException(422, text[:1].upper() + text[1:] + ".") from error
+    archive, engine = part(request, "archive", Archive), stores_of(request).engine
+    until = now_ms()
+
+    def work() -> dict[str, float | int]:
+        past = load(archive, engine, patient, until - round(hours * 3_600_000), until)
+        # A kind that is switched off would have sounded as it does when it is on.
+        on, off = (replace(item, off=item.off - kinds) for item in (new, limits))
+        return {"count": count(past, on, kinds), "now": count(past, off, kinds), "hours": hours, "beats": past.beats}
+
+    async with PREVIEWS:
+        return await asyncio.to_thread(work)
 
 
 @router.get("/api/contacts", response_model=list[model_of(Contact)])  # type: ignore[misc]
