@@ -24,10 +24,10 @@ VFL: Final = 3
 ASYS: Final = 4
 NOISE: Final = 5
 
-SHOCK_ON: Final = 0.40
+SHOCK_ON: Final = 0.50
 """Mean of two shockable scores from which a verdict comes on."""
 
-SHOCK_OFF: Final = 0.25
+SHOCK_OFF: Final = 0.30
 """Mean of two at which it goes off."""
 
 AF_ON: Final = 0.60
