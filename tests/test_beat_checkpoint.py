@@ -36,7 +36,9 @@ from inference.training.beat_fit import (  # noqa: E402
 from inference.training.beat_rows import merged  # noqa: E402
 from inference.training.beats import fit, teach  # noqa: E402
 
-CONFIG = tomllib.loads((Path(str(resources.files("inference.training"))) / "configs" / "beat.toml").read_text("utf-8"))
+CONFIG = tomllib.loads(
+    (Path(str(resources.files("inference.training"))) / "configs" / "beat_taught.toml").read_text("utf-8")
+)
 SETTINGS = {**CONFIG["network"], "epochs": 3, "draws": 384, "batch": 64}
 TREES = {**CONFIG["trees"], "trees": 4, "parts": 2}
 

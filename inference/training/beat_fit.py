@@ -100,7 +100,7 @@ def fit_network(
         ``shape`` (see `BeatNetwork`, and ``pieces`` of each feature, 0 for normalised ones), ``epochs``, ``draws``
         (rows an epoch), ``shares`` (of N, S, V with F and Q among the draws), ``batch``, ``rate``, ``decay``,
         ``smoothing``, ``dropout``, ``soften`` (share of `soft` in the loss), and optionally ``patience`` (epochs
-        without a gain on `held` after which it stops) and ``stop`` (epochs of the schedule that are run).
+        without a gain on `held` after which it stops).
     seed : int
     progress : callable, optional
         Told a line after each epoch.
@@ -150,7 +150,7 @@ def fit_network(
         schedule.load_state_dict(state["schedule"])
         set_random_state(rng, state["random"])
         losses, scores, best = state["losses"], state["held"], state["best"]
-    while len(losses) < settings.get("stop", epochs) and not _done(scores, settings.get("patience", epochs)):
+    while len(losses) < epochs and not _done(scores, settings.get("patience", epochs)):
         drawn = [rng.choice(p, n, p=c) for p, n, c in zip(pools, counts, chances, strict=True)]
         order = rng.permutation(np.concatenate(drawn))
         network.train()

@@ -18,7 +18,7 @@ from inference.explain import STRIDE
 from inference.features_image import CHANNELS, COLUMNS
 
 SHAPE: Final[Mapping[str, Any]] = {
-    "patch": 4, "stem": 16, "blocks": [[32, 2], [48, 1]], "columns": [64], "head": 48,
+    "patch": 2, "stem": 16, "blocks": [[32, 2], [32, 1], [48, 2], [64, 1]], "columns": [64], "head": 48,
 }  # fmt: skip
 """Of the shipped network, see `BeatNetwork`."""
 

@@ -314,7 +314,10 @@ def random_split(
         for name, part in zip(("network", "trees", "neighbours"), said, strict=True)
     }
     report = {
-        "what": "random 80/20 split of beats within each class, all 48 mitdb records; patients lie on both sides",
+        "what": (
+            "random 80/20 split of beats within each class, all 48 mitdb records, both leads and the next beat known; "
+            "patients lie on both sides"
+        ),
         "seed": config["seed"],
         "train_beats": int(train.size),
         "test_beats": int(test.size),

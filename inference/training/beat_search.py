@@ -89,25 +89,23 @@ def _at(config: dict[str, Any], path: str) -> Any:
 
 
 class _Data:
-    """Rows of the patients, made once for each kind of image."""
+    """Rows of the patients, made once for each way of making rows; 0.1 GB or so a patient."""
 
     def __init__(
         self, data_dir: Path, config: dict[str, Any], weights: QrsWeights, progress: Callable[[str], None]
     ) -> None:
         self._data_dir, self._config, self._weights, self._progress = data_dir, config, weights, progress
-        self._kind = ""
-        self._made: tuple[dict[Name, Rows], dict[Name, Whole]] = ({}, {})
+        self._made: dict[str, tuple[dict[Name, Rows], dict[Name, Whole]]] = {}
 
-    def of(self, kind: str) -> tuple[dict[Name, Rows], dict[Name, Whole]]:
-        """Training rows and whole recordings with images of one kind; the last kind is kept."""
-        if kind != self._kind:
-            self._made = ({}, {})
+    def of(self, settings: dict[str, Any]) -> tuple[dict[Name, Rows], dict[Name, Whole]]:
+        """Training rows and whole recordings for a section ``rows``."""
+        how = key(settings)
+        if how not in self._made:
             chosen = patients(self._data_dir, self._config["every"])
-            settings = {**self._config["rows"], "image": kind}
-            rows = gather(self._data_dir, chosen, self._weights, settings, self._config["seed"], self._progress)
-            self._made = rows, {name: whole(self._data_dir, name, self._weights, kind) for name in chosen}
-            self._kind = kind
-        return self._made
+            gathered = gather(self._data_dir, chosen, self._weights, settings, self._config["seed"], self._progress)
+            wholes = {name: whole(self._data_dir, name, self._weights, settings["image"]) for name in chosen}
+            self._made[how] = gathered, wholes
+        return self._made[how]
 
 
 def search(config_path: Path, data_dir: Path, out: Path, trials: int, progress: Callable[[str], None]) -> optuna.Study:
@@ -156,7 +154,7 @@ def search(config_path: Path, data_dir: Path, out: Path, trials: int, progress: 
 
     def objective(trial: optuna.Trial) -> float:
         one = changed(config, suggest(trial, section["space"]))
-        gathered, wholes = data.of(one["rows"]["image"])
+        gathered, wholes = data.of(one["rows"])
         verdicts, epochs = cross_validate(gathered, wholes, one)
         bias = choose_bias(verdicts, one["combine"])
         found = cross_report(verdicts, bias)

@@ -161,7 +161,7 @@ def fit(
     progress : callable, optional
     checkpoints : Checkpoints, optional
     early : bool
-        Hold every n-th patient out (``network.held``) and stop when they no longer gain.
+        Hold every n-th patient out (``network.held``, 0 for none) and stop when they no longer gain.
 
     Returns
     -------
@@ -170,7 +170,7 @@ def fit(
         ``pretrain.then``. The trees: fitted on all rows.
     """
     settings, pretrain = config["network"], config["pretrain"]
-    held_names = folds(list(parts), settings["held"])[-1] if early else []
+    held_names = folds(list(parts), settings["held"])[-1] if early and settings["held"] else []
     held = merged([parts[one] for one in held_names]) if held_names else None
     used = {one: rows for one, rows in parts.items() if one not in held_names}
     data = merged(list(used.values()))
@@ -280,7 +280,8 @@ def train(
     for label, found in report.items():
         progress(line(f"cross-validation, {label}", found))
 
-    final = {**config, "network": {**config["network"], "stop": round(statistics.median(epochs))}}
+    # A schedule of as many epochs as helped strangers: cut short, a longer one would end at a high rate.
+    final = {**config, "network": {**config["network"], "epochs": round(statistics.median(epochs))}}
     made = fit(gathered, final, "final", config["seed"], progress, checkpoints)
     network = made.fitted.network
     contract = Contract(
