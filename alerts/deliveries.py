@@ -82,8 +82,8 @@ class Deliveries:
         added = 0
         with self._writer.begin() as connection:
             for delivery in deliveries:
-                statement = insert_into(connection, DELIVERIES).on_conflict_do_nothing()
-                added += connection.execute(statement, msgspec.structs.asdict(delivery)).rowcount
+                statement = insert_into(connection, DELIVERIES).on_conflict_do_nothing().returning(DELIVERIES.c.id)
+                added += len(connection.execute(statement, msgspec.structs.asdict(delivery)).all())
             cursor = insert_into(connection, NOTIFIED)
             connection.execute(
                 cursor.on_conflict_do_update(

@@ -231,5 +231,10 @@ LOAD_DAYS: Final = 7.0
 @router.get("/api/load", response_model=model_of(Load))
 async def alarm_load(request: Request, _: Reader, days: Annotated[float, Query(gt=0, le=366)] = LOAD_DAYS) -> Any:
     """Alarms a patient-day by kind, ward and hour, the share judged false, and the noisiest patients."""
-    engine = stores_of(request).engine
-    return msgspec.to_builtins(await asyncio.to_thread(load_figures, engine, now_ms(), days))
+    engine, care = stores_of(request).engine, request.app.state.parts.care
+
+    def work() -> Load:
+        wards = {stay.patient: stay.ward for stay in care.open_stays()} if care is not None else {}
+        return load_figures(engine, now_ms(), days, ward_of=lambda patient: wards.get(patient, ""))
+
+    return msgspec.to_builtins(await asyncio.to_thread(work))
