@@ -24,6 +24,7 @@ from alerts.tables import RhythmRow, table_of
 JOIN_MS: Final = 1_000.0
 """Samples that follow each other are drawn so, until the clock of the wall differs by more than this."""
 MINUTE_MS: Final = 60_000
+_FUZZ: Final = 1e-6
 RHYTHMS: Final = table_of(RhythmRow)
 TIMED_BEAT: Final = np.dtype([("ms", "<i8"), ("epoch", "<i8"), *BEAT.descr[:-1]])
 """A beat with its wall time."""
@@ -344,11 +345,11 @@ class Archive:
             ends = [sample for sample, _ in segment.anchors[1:]] + [segment.first + segment.length]
             for number, ((at, ms), end) in enumerate(zip(segment.anchors, ends, strict=True)):
                 step = 1000 / segment.fs
-                begin = max(segment.first if number == 0 else at, at + math.ceil((from_ms - ms) / step))
-                end = min(end, at + math.ceil((to_ms - ms) / step))
+                begin = max(segment.first if number == 0 else at, at + math.ceil((from_ms - ms) / step - _FUZZ))
+                end = min(end, at + math.ceil((to_ms - ms) / step - _FUZZ))
                 if begin >= end:
                     continue
-                row = float(round((ms + (begin - at) * step - from_ms) / step))
+                row = float(math.floor((ms + (begin - at) * step - from_ms) / step + _FUZZ))
                 for before in reversed(runs[-2:]):
                     joined = before.row + (begin - before.begin)
                     same = before.segment.epoch == segment.epoch and before.segment.fs == segment.fs

@@ -122,6 +122,21 @@ def test_what_was_sent_reads_back(desk: Desk):
     assert np.allclose(late.mv[:, 0], units[250 * 3599 : 250 * 3601, 1] / GAIN)
 
 
+@pytest.mark.parametrize("shift", [0, 1, 3])
+def test_a_strip_within_a_recording_has_no_gap(desk: Desk, shift: int):
+    """Wherever a strip is cut, it is whole from its first row to its last, and no sample is a row off its time."""
+    units = samples(250 * 40)
+    sent = [entry(frame) for frame in frames(units)]
+    desk.put([Inbound(item.kind, item.server_ms + shift, item.patient, item.payload) for item in sent])
+    desk.recording.flush()
+    rng = np.random.default_rng(shift)
+    for begin, length in rng.integers((100, 20), 19_000, (40, 2)).tolist():
+        strip = desk.archive.read("bed-1", T0 + begin, T0 + begin + length)
+        assert len(strip.units) == round(length / 4)
+        first = -(-(begin - shift) // 4)
+        assert np.array_equal(strip.units[:-1], units[first : first + len(strip.units) - 1])
+
+
 def test_segments_are_wfdb_records(desk: Desk):
     """A complete segment opens in wfdb with the same samples and beats; one that grows opens too."""
     units = samples(5000)
