@@ -332,10 +332,16 @@ def on_epoch(book: AlarmBook, epoch: int, now_ms: int, *, policy: Policy = HOUSE
     """Let a new stream epoch begin: what stood can't be judged any more, so it ends as if its condition had ended."""
     changes = on_clock(book, now_ms, policy=policy)
     if epoch != book.epoch:
-        for identity in list(book.active.values()):
-            _end(book, book.alarms[identity], "the device started anew", None, policy, changes)
+        _end_all(book, "the device started anew", policy, changes)
         book.epoch = epoch
         book.last.clear()
+    return changes
+
+
+def on_restart(book: AlarmBook, now_ms: int, *, policy: Policy = HOUSE) -> list[AlarmChange]:
+    """Go on where the rules forgot what stood: it ends as if its condition had ended, and may come again."""
+    changes = on_clock(book, now_ms, policy=policy)
+    _end_all(book, "the service started anew", policy, changes)
     return changes
 
 
@@ -424,6 +430,11 @@ def _raise(book: AlarmBook, condition: Condition, onset_ms: int, changes: list[A
     book.active[kind] = identity
     book.last[kind] = alarm
     _put(book, alarm, Reason.RAISED, changes, announce=True)
+
+
+def _end_all(book: AlarmBook, detail: str, policy: Policy, changes: list[AlarmChange]) -> None:
+    for identity in list(book.active.values()):
+        _end(book, book.alarms[identity], detail, None, policy, changes)
 
 
 def _end(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from typing import Final
 
 import msgspec
 
-from alerts.limits import Limits
+from alerts import state
+from alerts.limits import Limits, LimitsError, limits_from, of_profile, values_of
 from alerts.rules import RuleState
 from alerts.state import AlarmBook
 from ingest.sequencer import Sequencer
-from rhythmwatch.patient import Patient, PatientRecord, Vitals
+from rhythmwatch.patient import Patient, PatientRecord, Vitals, new_patient
 from rhythmwatch.pipeline import Pipeline
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 
 class CheckpointError(ValueError):
@@ -24,11 +26,25 @@ class CheckpointError(ValueError):
 class _Checkpoint(msgspec.Struct, array_like=True):
     version: int
     layout: str
-    patients: list[PatientRecord]
+    patients: bytes
+    lasting: bytes
+
+
+class _Lasting(msgspec.Struct):
+    """What staff set and what stands, by names, so that it outlives new networks and versions."""
+
+    id: str
+    profile: str
+    values: dict[str, float | bool]
+    off: list[str]
+    vacant: bool
+    book: AlarmBook
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Checkpoint)
+_patients = msgspec.msgpack.Decoder(list[PatientRecord])
+_lasting = msgspec.msgpack.Decoder(list[_Lasting])
 _rules = msgspec.msgpack.Decoder(RuleState | None)
 _book = msgspec.msgpack.Decoder(AlarmBook)
 _limits = msgspec.msgpack.Decoder(Limits)
@@ -49,8 +65,10 @@ def dump(pipeline: Pipeline, partition: int) -> bytes:
     bytes
         For `restore`.
     """
-    patients = [_record(pipeline, patient) for patient in pipeline.of_partition(partition)]
-    return _encoder.encode(_Checkpoint(VERSION, pipeline.stages.layout_hash, patients))
+    mine = pipeline.of_partition(partition)
+    patients = _encoder.encode([_record(pipeline, patient) for patient in mine])
+    lasting = _encoder.encode([_lasts(patient) for patient in mine])
+    return _encoder.encode(_Checkpoint(VERSION, pipeline.stages.layout_hash, patients, lasting))
 
 
 def restore(pipeline: Pipeline, data: bytes) -> list[Patient]:
@@ -70,10 +88,59 @@ def restore(pipeline: Pipeline, data: bytes) -> list[Patient]:
         raise CheckpointError(
             f"checkpoint of version {checkpoint.version}, layout {checkpoint.layout}; {VERSION}, {layout} is spoken"
         )
-    patients = [_patient(pipeline, record) for record in checkpoint.patients]
+    try:
+        records = _patients.decode(checkpoint.patients)
+    except msgspec.DecodeError as error:
+        raise CheckpointError(f"checkpoint can't be read: {error}") from error
+    patients = [_patient(pipeline, record) for record in records]
     for patient in patients:
         pipeline.add(patient)
     return patients
+
+
+def salvage(pipeline: Pipeline, data: bytes) -> list[Patient]:
+    """Take over what must not be lost from a checkpoint that `restore` refused: limits, profiles, alarms.
+
+    What stood can't be judged by what comes, so it ends as if its condition had ended: a lethal alarm that nobody
+    acknowledged stays latched.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        That does not hold these patients yet.
+    data : bytes
+        Of `dump`, of another version or other networks.
+
+    Returns
+    -------
+    list of Patient
+        Empty where nothing can be read.
+    """
+    try:
+        lasting = _lasting.decode(_decoder.decode(data).lasting)
+    except msgspec.DecodeError:
+        return []
+    patients = []
+    for item in lasting:
+        patient = new_patient(item.id)
+        for one in (patient, patient.late):
+            if one is not None:
+                # A limit that has become invalid is that of the profile again.
+                with contextlib.suppress(LimitsError):
+                    one.limits = of_profile(item.profile)
+                    one.profile = item.profile
+                    one.limits = limits_from(item.values, item.off)
+        patient.vacant, patient.book = item.vacant, item.book
+        patient.told_pause_ms = item.book.pause_until_ms
+        state.on_restart(patient.book, item.book.now_ms)
+        pipeline.add(patient)
+        patients.append(patient)
+    return patients
+
+
+def _lasts(patient: Patient) -> _Lasting:
+    off = sorted(patient.limits.off)
+    return _Lasting(patient.id, patient.profile, values_of(patient.limits), [*off], patient.vacant, patient.book)
 
 
 def _record(pipeline: Pipeline, patient: Patient) -> PatientRecord:

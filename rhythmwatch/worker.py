@@ -14,7 +14,7 @@ import structlog
 from bus.errors import BusError, FencedError
 from bus.messages import DEFAULT_PARTITIONS, Inbound, pack, unpack_inbound
 from bus.streams import START, Bus, Commit, Position, Record, milliseconds, order
-from rhythmwatch.checkpoint import CheckpointError, dump, restore
+from rhythmwatch.checkpoint import CheckpointError, dump, restore, salvage
 from rhythmwatch.metrics import Figure, by_reason, exposing
 from rhythmwatch.models import Models
 from rhythmwatch.pipeline import Output, Pipeline
@@ -90,7 +90,13 @@ class Worker:
                 try:
                     restore(self.pipeline, checkpoint.state)
                 except CheckpointError as error:
-                    log.warning("checkpoint not used, replaying from further back", partition=partition, why=str(error))
+                    kept = salvage(self.pipeline, checkpoint.state)
+                    log.warning(
+                        "checkpoint not used, replaying from further back",
+                        partition=partition,
+                        why=str(error),
+                        limits_and_alarms_kept=len(kept),
+                    )
                     after = START
             while after != checkpoint.position:
                 records = await self.bus.read_range(partition, after, checkpoint.position)

@@ -6,7 +6,7 @@ import pytest
 import stories
 
 from bus.messages import Action, AlarmEvent, Entry, Event, Inbound, SettingsEvent, pack
-from rhythmwatch.checkpoint import dump, restore
+from rhythmwatch.checkpoint import CheckpointError, dump, restore, salvage
 from rhythmwatch.pipeline import Pipeline
 
 FAST = "sinus:90,hr=134"
@@ -178,3 +178,24 @@ def test_batches_and_a_checkpoint_change_nothing():
         early = stories.by_patient(stories.run(entries[:cut], (5,), first)).get("a", [])
         restore(second, dump(first, 0))
         assert early + stories.by_patient(stories.run(entries[cut:], (5,), second)).get("a", []) == whole["a"]
+
+
+def test_limits_and_alarms_outlive_other_networks(monkeypatch: pytest.MonkeyPatch):
+    """A checkpoint of other networks is no state of signals, but what staff set and what nobody acknowledged stays."""
+    first, second = Pipeline(stories.models(), 1), Pipeline(stories.models(), 1)
+    found = events(story(stories.VT_STORY, 19, act(5_300, "limits", brady=45.0, PAUSE=False)), first)
+    (vtach,) = [e for e in found if isinstance(e, AlarmEvent) and e.kind == "VTACH" and e.reason == "raised"]
+    data = dump(first, 0)
+    with monkeypatch.context() as other:
+        other.setattr(type(second.stages), "layout_hash", "of other networks")
+        with pytest.raises(CheckpointError, match="of other networks"):
+            restore(second, data)
+        (patient,) = salvage(second, data)
+    assert (patient.limits.brady, patient.limits.off, patient.profile) == (45.0, {"PAUSE"}, "adult")
+    assert patient.late is not None
+    assert patient.late.limits == patient.limits
+    alarm = patient.book.alarms[vtach.id]
+    assert (alarm.presence, alarm.acked_by) == ("latched", None)
+    assert patient.book.active == {}
+    assert second.patients == {"a": patient}
+    assert salvage(second, b"damaged") == []
