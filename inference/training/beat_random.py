@@ -2,7 +2,7 @@
 
 All 48 records of mitdb, annotated R peaks, 80 % of each class train and 20 % test; all eight classes, paced beats among
 them. Three models of the training beats speak together: the beat network on the image and features, boosted trees on
-the features of both leads and on the waves themselves, and the nearest training beats by wave. A quarter of the
+the features and on the waves of both leads, and the nearest training beats by wave. A quarter of the
 *training* beats is held out of a first fit, to choose what each model's word weighs and how much the rare classes gain
 (Menon et al. 2021, "Long-tail learning via logit adjustment"); then all training beats are fitted. The test beats
 choose nothing. Nothing here has to run live: it sees both leads and the next beat.
@@ -32,6 +32,8 @@ from inference.training.records import names, read
 WAVE: Final = np.arange(-80, 116, 2)
 """Samples round R that a wave is made of."""
 
+COMPONENTS: Final = 40
+
 RARE: Final = np.arange(0.0, 1.01, 0.1)
 """Shares of ``-ln(frequency)`` that are tried as an offset of each class."""
 
@@ -48,7 +50,7 @@ class Beats:
     rows : Rows
         Features and image of the first analysed lead.
     wide : ndarray of float32, shape (m, features)
-        Features of both leads, intervals to the neighbours, waves.
+        Features of the first lead, intervals to the neighbours, waves of both leads.
     waves : ndarray of float32, shape (m, leads * WAVE.size)
         mV, without baseline.
     classes : ndarray of int64, shape (m,)
@@ -144,19 +146,18 @@ def gather(data_dir: Path, every: int = 1) -> Beats:
         record = read(data_dir, "mitdb", name)
         first = record.lead()
         strips = [strip(record, lead) for lead in (first, 1 - first)]
-        peaks = annotated(strips[0].beats, strips[0].x.size)
-        tables = [rows(one, peaks) for one in strips]
-        r = tables[0].r
+        made = rows(strips[0], annotated(strips[0].beats, strips[0].x.size))
+        r = made.r
         # An interval that is not known counts as a usual one.
         rr = np.diff(r) / FS
         usual = float(np.median(rr))
         gaps = np.concatenate([[usual] * 3, rr, [usual] * 3]).astype(np.float32)
         around = np.stack([gaps[i : i + r.size] for i in range(1, 6)], axis=1)
         waves = np.concatenate([_waves(one.x, r) for one in strips], axis=1)
-        wide = np.concatenate([tables[0].features, tables[1].features, around, around / usual, waves], axis=1)
-        keep = tables[0].allowed > 0
+        wide = np.concatenate([made.features, around, around / usual, waves], axis=1)
+        keep = made.allowed > 0
         ones = np.ones(int(keep.sum()), np.float32)
-        found = Rows(tables[0].features[keep], tables[0].images[keep], tables[0].allowed[keep], ones)
+        found = Rows(made.features[keep], made.images[keep], made.allowed[keep], ones)
         parts.append(Beats(found, wide[keep], waves[keep], np.round(np.log2(found.allowed)).astype(np.int64)))
     columns = ("features", "images", "allowed", "weight")
     joined = Rows(*(np.concatenate([getattr(one.rows, name) for one in parts]) for name in columns))
@@ -171,7 +172,7 @@ def _waves(x: NDArray[np.float32], r: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def fit_trees(data: Beats, settings: dict[str, Any], seed: int) -> lgb.Booster:
-    """Fit trees on the features of both leads and the waves; each class weighs (its beats) to the minus ``balance``."""
+    """Fit trees on features, intervals and waves; each class weighs (its beats) to the minus ``balance``."""
     count = np.bincount(data.classes, minlength=len(CLASSES))
     weight = count[data.classes].astype(np.float64) ** -settings["balance"]
     parameters = {
@@ -189,6 +190,8 @@ def neighbours(
 ) -> NDArray[np.float64]:
     """Log-probability of each class by the `k` nearest training waves, closer ones counting more.
 
+    Distances are taken between the first `COMPONENTS` principal components.
+
     Parameters
     ----------
     train : ndarray of float32, shape (m, points)
@@ -200,6 +203,9 @@ def neighbours(
     -------
     ndarray of float64, shape (n, len(CLASSES))
     """
+    _, axes = np.linalg.eigh(train.T @ train)
+    kept = axes[:, -COMPONENTS:]
+    train, asked = train @ kept, asked @ kept
     square = (train**2).sum(axis=1)
     result = np.empty((len(asked), len(CLASSES)))
     for at in range(0, len(asked), 256):
