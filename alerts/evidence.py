@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, delete, or_, select
 
 from alerts.database import insert_into, writing
 from alerts.tables import AlarmRow, StatusRow, table_of
@@ -155,7 +155,8 @@ class EvidenceStore:
             .where(
                 EVIDENCE.c.alarm.is_(None),
                 ALARMS.c.technical.is_(False),
-                ALARMS.c.raised_ms >= since_ms,
+                # What was found afterwards may be of any time.
+                or_(ALARMS.c.raised_ms >= since_ms, ALARMS.c.retrospective & (ALARMS.c.changed_ms >= since_ms)),
                 ALARMS.c.raised_ms < until_ms,
             )
         )

@@ -167,7 +167,8 @@ def cut_due(store: EvidenceStore, archive: Archive, models: Models, now_ms: int)
     done = 0
     for alarm in store.wanted(now_ms - BACK_MS, now_ms, 500):
         _, to_ms = stretch_of(alarm)
-        age = now_ms - to_ms
+        # What came late is recorded late.
+        age = now_ms - (max(to_ms, alarm.changed_ms) if alarm.retrospective else to_ms)
         if age < SETTLE_MS or (age < PATIENCE_MS and not is_complete(archive, alarm)):
             continue
         lead = store.lead_at(alarm.patient, alarm.raised_ms)
