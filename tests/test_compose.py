@@ -69,7 +69,7 @@ def test_the_file_meets_the_compose_schema():
 
 def test_every_setting_is_an_option_of_its_command():
     """Each RHYTHMWATCH_ variable of a service is one that its command reads."""
-    for service in ("certs", "gate", "ingest", "worker", "historian", "recorder", "web"):
+    for service in ("certs", "gate", "ingest", "worker", "historian", "recorder", "keeper", "web"):
         spec = compose()["services"][service]
         words = list(itertools.takewhile(lambda word: not word.startswith("-"), spec["command"]))
         shown = "".join(
