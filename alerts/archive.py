@@ -64,7 +64,9 @@ class Strip:
     @property
     def gaps(self) -> list[tuple[int, int]]:
         """Stretches (from_ms, to_ms) without a sample on any lead."""
-        absent = (self.units == MISSING).all(axis=1)
+        absent = np.ones(len(self.units), bool)
+        for column in range(self.units.shape[1]):
+            absent &= self.units[:, column] == MISSING
         edges = np.flatnonzero(np.diff(absent.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
         return [(self.ms(begin), self.ms(end)) for begin, end in edges.tolist()]
 

@@ -20,6 +20,7 @@ from alerts.archive_files import MISSING, header, mit_annotations
 
 NOTE: Final = "Not a medical device: not for diagnosis or treatment."
 _LARGEST_16: Final = 2**15 - 1
+_AT_ONCE: Final = 1 << 18
 
 
 class ExportError(Exception):
@@ -53,15 +54,13 @@ def wfdb_zip(name: str, strip: Strip, beats: NDArray[Any], rhythms: Sequence[tup
     beats : ndarray of TIMED_BEAT
     rhythms : sequence of (ms, code)
     """
-    there = strip.units != MISSING
-    bits = 16 if (np.abs(strip.units[there].astype(np.int64)) <= _LARGEST_16).all() else 32
-    kind: np.dtype[Any] = np.dtype("<i2" if bits == 16 else "<i4")
-    units = np.where(there, strip.units, np.iinfo(kind).min).astype(kind)
+    bits = 16 if _largest(strip.units) <= _LARGEST_16 else 32
+    units = _as_kind(strip.units, "<i2" if bits == 16 else "<i4")
     text = header(name, strip.fs, strip.gain, strip.leads, bits, len(units), strip.from_ms, NOTE)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
         out.writestr(f"{name}.hea", text)
-        out.writestr(f"{name}.dat", units.tobytes())
+        out.writestr(f"{name}.dat", units.reshape(-1).view(np.uint8).data)
         out.writestr(f"{name}.atr", mit_annotations(marks_of(strip, beats, rhythms)))
     return packed.getvalue()
 
@@ -72,14 +71,11 @@ def edf(strip: Strip, beats: NDArray[Any], rhythms: Sequence[tuple[int, str]]) -
     A gap holds the digital minimum, which no electrode gives, since EDF+ has no sign for "no sample". Samples beyond 16
     bits are rounded to the finest step that fits.
     """
-    there = strip.units != MISSING
-    largest = int(np.abs(strip.units[there].astype(np.int64)).max(initial=0))
-    scale = max(1, -(-largest // _LARGEST_16))
+    scale = max(1, -(-_largest(strip.units) // _LARGEST_16))
     gain = strip.gain / scale
-    units = np.where(there, np.rint(strip.units / scale), -_LARGEST_16 - 1).astype(np.int16)
     seconds, whole = _record_seconds(strip.fs)
-    pad = -len(units) % whole
-    units = np.concatenate([units, np.full((pad, units.shape[1]), -_LARGEST_16 - 1, np.int16)])
+    pad = -len(strip.units) % whole
+    units = _as_kind(strip.units, "<i2", scale, pad)
     start = datetime.fromtimestamp(strip.from_ms / 1000, UTC)
     signals = [
         edfio.EdfSignal.from_digital(
@@ -124,6 +120,30 @@ def csv(strip: Strip) -> bytes:
     lines = [",".join(("time", "ms", *(f'"{lead} (mV)"' for lead in strip.leads)))]
     lines += map(",".join, zip(times.tolist(), (f"{value:.3f}" for value in ms.tolist()), *columns, strict=True))
     return ("\n".join(lines) + "\n").encode()
+
+
+def _largest(units: NDArray[np.int32]) -> int:
+    """Largest size of a sample, missing ones apart."""
+    tops = [int(np.abs(part[part != MISSING].astype(np.int64)).max(initial=0)) for part in _parts(units)]
+    return max(tops, default=0)
+
+
+def _as_kind(units: NDArray[np.int32], kind: str, scale: int = 1, pad: int = 0) -> NDArray[Any]:
+    """Give samples over `scale` in another type, whose least value stands for a missing one and for `pad` rows more."""
+    missing = np.iinfo(kind).min
+    out = np.full((len(units) + pad, units.shape[1]), missing, kind)
+    at = 0
+    for part in _parts(units):
+        there = part != MISSING
+        scaled = part if scale == 1 else np.rint(part / scale).astype(np.int64)
+        np.copyto(out[at : at + len(part)], scaled, where=there, casting="unsafe")
+        at += len(part)
+    return out
+
+
+def _parts(units: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+    """Give views of some rows each, so that a day needs no second copy of itself in memory."""
+    return [units[begin : begin + _AT_ONCE] for begin in range(0, len(units), _AT_ONCE)]
 
 
 def _record_seconds(fs: float) -> tuple[float, int]:

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alerts.archive_files import BEAT, Segment, segment_length, segment_path
-from alerts.archive_index import Index, MinuteSums, Place
+from alerts.archive_index import Index, MinuteSums
 from bus.messages import BeatEvent, Entry, unpack_event, unpack_inbound
-from bus.streams import START, Record
+from bus.streams import Record
 from ingest.codecs import decode_frame
 from ingest.frame import Frame, FrameError
 from rhythmwatch.record_files import SegmentFiles
 from rhythmwatch.record_place import Timeline
-from rhythmwatch.record_trends import Trend
+from rhythmwatch.record_state import Counters, PartitionState, PatientState, dump, load
 
 ANCHOR_MS: Final = 50.0
 """The index gets a new anchor when the wall clock differs by this from the last one carried on."""
@@ -33,51 +33,6 @@ _INT16: Final = 2**15
 _BEAT: Final = struct.Struct("<qffI2s2sB19s4x")
 """As `BEAT`, but quicker for one."""
 _MAP_BYTES: Final = 19
-
-
-class PatientState(msgspec.Struct):
-    """What must be known of a patient to go on."""
-
-    timeline: Timeline = msgspec.field(default_factory=Timeline)
-    trend: Trend = msgspec.field(default_factory=Trend)
-
-
-class PartitionState(msgspec.Struct):
-    """Positions read, and the state of the partition's patients."""
-
-    entries: str = START
-    events: str = START
-    patients: dict[str, PatientState] = {}
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the recorder did since its start.
-
-    Attributes
-    ----------
-    frames, late, beats : int
-        Stored; `late` came out of order or was kept by the device.
-    refused : dict of str to int
-        Left out, by reason: ``entry``, ``event``, ``changed``, ``jump``, ``patient``, ``beat`` (no samples to it),
-        ``not agreed`` (nobody admitted, or no consent) or why a frame can't be read.
-    lost : int
-        Times that a stream of the bus had been cut before all of it was recorded.
-    failures : int
-        Flushes that had to be done again.
-    """
-
-    frames: int = 0
-    late: int = 0
-    beats: int = 0
-    refused: dict[str, int] = field(default_factory=dict)
-    lost: int = 0
-    failures: int = 0
-    last_error: str = ""
-
-    def refuse(self, reason: str) -> None:
-        """Count something that is left out."""
-        self.refused[reason] = self.refused.get(reason, 0) + 1
 
 
 @dataclass(slots=True)
@@ -125,7 +80,7 @@ class Recording:
         self._index = index
         self._may_keep = may_keep
         places = index.places()
-        self._states = {partition: _state(places.get(partition)) for partition in partitions}
+        self._states = {partition: load(places.get(partition)) for partition in partitions}
         self._moved: set[int] = set()
         self._segments: dict[str, Segment] = {}
         self._epochs: dict[tuple[str, int], list[Segment]] = {}
@@ -368,7 +323,7 @@ class Recording:
         self._index.commit(
             self._new_rows.values(),
             self._minutes,
-            [(partition, _place(self._states[partition])) for partition in self._moved],
+            [(partition, dump(self._states[partition])) for partition in self._moved],
         )
         self._minutes = []
         self._moved.clear()
@@ -412,18 +367,6 @@ def _newer(one: Segment, other: Segment) -> bool:
     return (one.epoch, one.first, one.bits) > (other.epoch, other.first, other.bits)
 
 
-def _state(place: Place | None) -> PartitionState:
-    if place is None:
-        return PartitionState()
-    state = _decoder.decode(place.state)
-    state.entries, state.events = place.entries, place.events
-    return state
-
-
-def _place(state: PartitionState) -> Place:
-    return Place(state.entries, state.events, _encoder.encode(state))
-
-
 def _timed(segment: Segment) -> Segment:
     """Say between which times the segment's samples may lie."""
     last, last_ms = segment.anchors[-1]
@@ -461,7 +404,3 @@ def _pack_beat(event: BeatEvent) -> bytes:
     code, second, mark = event.code.encode(), event.second.encode(), event.map
     mapped = len(mark) == _MAP_BYTES
     return _BEAT.pack(event.sample, event.p, event.second_p, max(0, event.rr_ms), code, second, mapped, mark)
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[PartitionState] = msgspec.msgpack.Decoder(PartitionState)

@@ -19,7 +19,8 @@ from bus.child import hold, make_folder
 from bus.errors import BusError
 from bus.streams import Bus, Record, milliseconds
 from rhythmwatch.metrics import Figure, by_reason, exposing
-from rhythmwatch.record import Counters, Recording
+from rhythmwatch.record import Recording
+from rhythmwatch.record_state import Counters
 
 log = structlog.get_logger()
 

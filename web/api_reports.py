@@ -18,7 +18,7 @@ from alerts.report_day import STRIP_MS, DayReport, Example, day_report, wanted_s
 from alerts.report_event import EventReport, event_report
 from alerts.stores import AlarmStores
 from alerts.words import kind_words
-from web.api_review import DAY_MS, EVENTS, FromMs, Lead, ToMs, archive_of, file_name, stretch
+from web.api_review import DAY_MS, EVENTS, FromMs, Lead, ToMs, archive_of, file_name, stretch, turn_of
 from web.auth import Session
 from web.parts import now_ms, part
 from web.roles import audit, needs
@@ -86,9 +86,10 @@ async def patient_report(
     stretch(from_ms, to_ms, DAY_MS)
     archive = archive_of(request)
     parts = request.app.state.parts
-    data = await asyncio.to_thread(
-        _patient_report, archive, parts.alarm_stores, parts.care, patient, from_ms, to_ms, lead, mine.user
-    )
+    async with turn_of(request):
+        data = await asyncio.to_thread(
+            _patient_report, archive, parts.alarm_stores, parts.care, patient, from_ms, to_ms, lead, mine.user
+        )
     if data is None:
         raise HTTPException(404, "Nothing was recorded in this stretch. Choose another one.")
     await audit(request, "recording.report", patient, {"from_ms": from_ms, "to_ms": to_ms})

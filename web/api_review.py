@@ -6,7 +6,7 @@ import asyncio
 import base64
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 import msgspec
 import numpy as np
@@ -59,6 +59,14 @@ def stretch(from_ms: int, to_ms: int, longest_ms: int) -> None:
         hours = longest_ms / HOUR_MS
         most = f"{hours:g} h" if hours >= 1 else f"{longest_ms / 60_000:g} min"
         raise HTTPException(422, f"The stretch is too long: {most} are the most. Choose a shorter one.")
+
+
+def turn_of(request: Request) -> asyncio.Semaphore:
+    """Give the turn of exports and reports: each may hold a day of samples in memory, so they go one by one."""
+    state = request.app.state
+    if not hasattr(state, "export_turn"):
+        state.export_turn = asyncio.Semaphore(1)
+    return cast(asyncio.Semaphore, state.export_turn)
 
 
 def file_name(patient: str, more: str | int) -> str:
@@ -233,7 +241,8 @@ async def export_stretch(
     archive = archive_of(request)
     name = file_name(patient, from_ms)
     try:
-        data = await asyncio.to_thread(_exported, archive, name, patient, from_ms, to_ms, format_, lead)
+        async with turn_of(request):
+            data = await asyncio.to_thread(_exported, archive, name, patient, from_ms, to_ms, format_, lead)
     except export.ExportError as error:
         raise HTTPException(404, str(error)) from error
     await audit(request, "recording.export", patient, {"from_ms": from_ms, "to_ms": to_ms, "format": format_})
