@@ -68,7 +68,8 @@ def cut(archive: Archive, models: Models, alarm: AlarmEvent, lead: str = "") -> 
     if not strip.fs or (strip.units[skip:] == MISSING).all():
         return None
     column = strip.leads.index(lead) if lead in strip.leads else 0
-    wave = strip.mv[:, column]
+    # Whole samples alone: the grid of the strip may end within one.
+    wave = strip.mv[: skip + int((to_ms - from_ms) * strip.fs / 1000), column]
     beats = archive.beats(alarm.patient, from_ms, to_ms)
     return Evidence(
         from_ms=from_ms,
@@ -92,7 +93,7 @@ def is_complete(archive: Archive, alarm: AlarmEvent) -> bool:
     """Whether the strip of an alarm is recorded to its end."""
     _, to_ms = stretch_of(alarm)
     strip = archive.read(alarm.patient, to_ms - 1_000, to_ms)
-    return bool(strip.fs) and not bool((strip.units[-1:] == MISSING).all())
+    return bool(strip.fs) and not bool((strip.units[-3:] == MISSING).all())
 
 
 def _columns(wave: NDArray[np.float32], fs: float, models: Models) -> bytes:

@@ -79,7 +79,7 @@ def test_the_strip_of_a_run_of_beats(ward: Ward):
     assert evidence.lead == lead == "MLII"
     assert (evidence.fs, evidence.rule, evidence.model) == (360.0, alarm.detail, stories.models().version)
     seconds = (evidence.to_ms - evidence.from_ms) / 1000
-    assert len(evidence.samples_mv) == round(seconds * 360)
+    assert len(evidence.samples_mv) == int(seconds * 360)
     assert None not in evidence.samples_mv
     columns = np.frombuffer(base64.b64decode(evidence.columns), np.uint8).reshape(-1, BINS)
     assert len(columns) == pytest.approx(seconds * 1000 / evidence.column_ms, abs=80)
