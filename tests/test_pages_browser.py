@@ -294,7 +294,7 @@ async def test_frozen_strip_is_measured_while_the_heart_goes_on(make_station) ->
     """Space holds the last seconds still, marked as not live; calipers move by key; the live trace moves on."""
     station = await make_station(count=4)
     page = await station.open("/patient/Bed%2001")
-    await until(page, "rhythmwatch.ward.beds.get('Bed 01').trace.beats.length > 6")
+    await until(page, "(({ trace }) => trace.head - trace.start > 1500)(rhythmwatch.ward.beds.get('Bed 01'))")
     await page.keyboard.press(" ")
     await expect(page.locator(".held-panel")).to_contain_text("Frozen, not live")
     first = page.get_by_role("slider", name="First caliper")

@@ -16,8 +16,9 @@ export class Calipers {
     this.said = h("output", { class: "calipers-said" });
     /** @type {"rr" | "qt"} */
     this.kind = "rr";
-    const middle = strip.ms(Math.min(strip.inner.clientWidth || 600, 700) / 2);
-    this.at = [middle - 400, middle + 400];
+    const middle = Math.min(strip.seconds * 500, 3000);
+    const half = Math.min(400, strip.seconds * 250);
+    this.at = [middle - half, middle + half].map((ms) => strip.data.from_ms + ms);
     this.snap();
     this.handles = [0, 1].map((i) => this.handle(i));
     this.span = h("div", { class: "calipers-span" });

@@ -35,7 +35,7 @@ export class Disclosure extends View {
     this.canvas = h("canvas", { class: "lines", tabindex: "0", role: "img", "aria-label": T.disclosure });
     this.cursor = { line: 0, share: 0.5 };
     this.place = h("div", { class: "held-place" });
-    this.events = h("div", { class: "event-list", role: "list", "aria-label": T.events });
+    this.events = h("div", { class: "event-list", role: "list", "aria-label": T.events }, h("p", { class: "none", role: "listitem" }, T.loadingOne));
     this.when = h("input", { class: "field", type: "datetime-local", "aria-label": T.beginAt });
     this.when.addEventListener("change", () => this.go(new Date(this.when.value).getTime()));
     const spans = select([["1", "1 h"], ["4", "4 h"], ["12", "12 h"], ["24", "24 h"]], "1");
@@ -81,7 +81,8 @@ export class Disclosure extends View {
       const span = await this.parts.api.get(`/api/patients/${part(this.patient)}/recorded`);
       if (!this.open) return;
       if (span.to_ms === null) put(this.said, T.notRecorded);
-      const last = Math.min(span.to_ms ?? this.parts.ward.now(), this.parts.ward.now()) - HOUR + MINUTE;
+      const now = this.parts.ward.now();
+      const last = span.to_ms !== null && span.to_ms < now ? span.to_ms - HOUR : now - HOUR + MINUTE;
       await this.go(Math.max(last, span.from_ms ?? last));
     } catch (error) {
       this.place.replaceChildren(failure(error));
@@ -121,7 +122,7 @@ export class Disclosure extends View {
     const happened = this.data.events.filter((/** @type {any} */ one) => one.type !== "beat");
     this.events.replaceChildren(...(happened.length ? happened.map((/** @type {any} */ one) =>
       h("div", { role: "listitem" }, h("button", { class: "queued", type: "button", "data-level": one.type === "alarm" ? level(one) : "technical", onclick: () => this.openAt(one.ms) },
-        h("b", {}, time(one.ms)), h("span", {}, one.type === "alarm" ? kindName(one.kind) : T.rhythmOf(one.code.replace("(", "")))))) : [h("p", { class: "none" }, T.nothingHappened)]));
+        h("b", {}, time(one.ms)), h("span", {}, one.type === "alarm" ? kindName(one.kind) : T.rhythmOf(one.code.replace("(", "")))))) : [h("p", { class: "none", role: "listitem" }, T.nothingHappened)]));
   }
 
   /** @param {number} line @param {number} share */

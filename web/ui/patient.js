@@ -136,7 +136,7 @@ export class Patient extends View {
     const chosen = (this.chosen = new Chosen(bed.trace, this.palette, this.may("monitor") ? this.parts.api : null));
     const pick = (/** @type {MouseEvent} */ event) =>
       this.sweep && chosen.near(this.sweep.sampleAt(event.clientX - wave.getBoundingClientRect().left));
-    this.alarmList = h("div", { class: "scroll" });
+    this.alarmList = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": T.patientAlarms });
     this.rows = h("tbody");
     this.legend = h("div", { class: "legend" });
     this.stale = h("div", { class: "tile-stale", hidden: true }, h("span"));
@@ -166,7 +166,7 @@ export class Patient extends View {
         this.place, this.legend),
       h("aside", { class: "side" }, this.vital, facts, chosen.root,
         h("section", { class: "card block alarms" }, h("h2", {}, T.patientAlarms), this.alarmList),
-        h("section", { class: "card block latest" }, h("h2", {}, T.recentBeats), h("div", { class: "scroll" },
+        h("section", { class: "card block latest" }, h("h2", {}, T.recentBeats), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": T.recentBeats },
           h("table", {}, h("thead", {}, h("tr", {}, ...[[T.time, ""], [T.class, ""], [T.sure, "num"], [T.second, ""], [T.rr, "num"]]
             .map(([text, kind]) => h("th", { class: kind || null, scope: "col" }, text)))), this.rows))))),
       h("div", { class: "patient-more" }, this.trends.root, this.limits.root, this.care.root, this.refused));

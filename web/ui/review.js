@@ -37,7 +37,7 @@ export class Review extends View {
     this.id = null;
     this.loaded = 0;
     this.count = h("span", { class: "note", role: "status" });
-    this.list = h("div", { class: "queue", role: "list", "aria-label": T.queue });
+    this.list = h("div", { class: "queue", role: "list", "aria-label": T.queue, hidden: true });
     this.body = h("div", { class: "judged card pad", "aria-live": "off" });
     this.said = h("p", { class: "note", role: "status" });
     this.comment = h("input", { class: "field", type: "text", maxlength: "2000", placeholder: T.comment, "aria-label": T.comment });
@@ -59,7 +59,7 @@ export class Review extends View {
     try {
       this.queue = await this.parts.api.get(`/api/judging?limit=${MOST}`);
     } catch (error) {
-      this.list.replaceChildren(failure(error));
+      this.body.replaceChildren(failure(error));
       return;
     }
     if (!this.open) return;
@@ -69,6 +69,7 @@ export class Review extends View {
 
   draw() {
     put(this.count, this.queue.length >= MOST ? T.waitMany(MOST) : T.waitCount(this.queue.length));
+    this.list.hidden = !this.queue.length;
     this.list.replaceChildren(...this.queue.map(({ alarm }) =>
       h("div", { role: "listitem" }, h("button", { type: "button", class: "queued", "data-level": level(alarm), "data-alarm": alarm.id,
         "aria-current": alarm.id === this.id ? "true" : null, onclick: () => this.show(alarm.id) },
