@@ -1,26 +1,44 @@
-"""One connection to a broker, with the acknowledgements in our hands.
+"""The reader's connection to a broker: the part of MQTT 3.1.1 and 5 that ingest needs, acknowledgements in our hands.
 
-aiomqtt 2 acknowledges a message before it is read from its queue. The paho client beneath has a public switch for that
-(`manual_ack_set`, `ack`) and a public callback (`on_message`), but aiomqtt gives no access to it except by its
-attribute `_client`; this module is the only place that reads it. Taking messages in the callback also saves the task
-that aiomqtt makes for each message read.
+A client library spends most of ingest's time on what ingest does not use (a property object a message, a queue, a
+task). This is a protocol of asyncio that takes PUBLISH apart where it lies and gives it to a callback; packets of
+acknowledgement are gathered and written together. QoS 2 is never asked for, so it never comes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
+import struct
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
-
-import aiomqtt
-from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
+from types import TracebackType
+from typing import Final, Protocol, Self, cast
 
 GROUP: Final = "rw"
 KEEPALIVE_S: Final = 30
 TIMEOUT_S: Final = 5.0
+MOST_TOPICS: Final = 65_536
+
+_CONNACK, _PUBLISH, _PUBACK, _SUBSCRIBE, _SUBACK, _PINGREQ, _DISCONNECT = 0x20, 0x30, 0x40, 0x82, 0x90, 0xC0, 0xE0
+_REFUSED: Final = {
+    1: "it does not speak this version of MQTT",
+    2: "it does not take our client id",
+    3: "it is not ready",
+    4: "wrong name or password",
+    5: "wrong name or password",
+    0x84: "it does not speak this version of MQTT",
+    0x85: "it does not take our client id",
+    0x86: "wrong name or password",
+    0x87: "wrong name or password",
+    0x8E: "another client came with our client id",
+    0x93: "more was under way than we allowed",
+    0x95: "a packet is too large",
+}
+
+
+class BrokerLostError(ConnectionError):
+    """There is no connection to the broker (any more); the text says why."""
 
 
 class ConnectionOptions(Protocol):
@@ -68,11 +86,22 @@ class Received:
     def acknowledge(self) -> None:
         """Tell the broker that we have it; nothing if its connection has ended, the broker then sends it again."""
         if self.qos and self._connection.live:
-            self._connection.acknowledge(self._mid, self.qos)
+            self._connection.acknowledge(self._mid)
 
 
-class Connection(aiomqtt.Client):
+class Connection(asyncio.Protocol):
     """A session that the broker keeps; messages go to `take`, which must neither raise nor wait.
+
+    Parameters
+    ----------
+    options : ConnectionOptions
+        Where the broker is.
+    mqtt5 : bool
+        Version to speak.
+    receive_maximum : int
+        Messages that may be under way unacknowledged (MQTT 5).
+    take : callable
+        Gets each message.
 
     Attributes
     ----------
@@ -83,72 +112,246 @@ class Connection(aiomqtt.Client):
     def __init__(
         self, options: ConnectionOptions, *, mqtt5: bool, receive_maximum: int, take: Callable[[Received], None]
     ) -> None:
-        properties = None
-        if mqtt5:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.SessionExpiryInterval = options.session_s
-            properties.ReceiveMaximum = min(receive_maximum, 65_535)
-        super().__init__(
-            options.host,
-            options.port,
-            username=options.username,
-            password=options.password,
-            identifier=options.client_id,
-            protocol=aiomqtt.ProtocolVersion.V5 if mqtt5 else aiomqtt.ProtocolVersion.V311,
-            clean_session=None if mqtt5 else False,
-            clean_start=False if mqtt5 else MQTT_CLEAN_START_FIRST_ONLY,
-            properties=properties,
-            keepalive=KEEPALIVE_S,
-            timeout=TIMEOUT_S,
-            tls_context=ssl.create_default_context(cafile=options.ca_file) if options.tls else None,
-        )
-        self.live = True
+        self.live = False
+        self._options, self._mqtt5, self._maximum = options, mqtt5, min(receive_maximum, 65_535)
         self._shared = options.shared and mqtt5
         self._take = take
-        self._client.manual_ack_set(True)
-        self._client.on_message = self._received
-        self._client.disable_logger()
+        self._transport: asyncio.Transport | None = None
+        self._rest = b""
+        self._topics: dict[bytes, str] = {}
+        self._acknowledged: list[bytes] = []
+        self._heard = False
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._answer: asyncio.Future[bytes] = loop.create_future()
+        self._lost: asyncio.Future[None] = loop.create_future()
+        self._pinger: asyncio.TimerHandle | None = None
 
-    def _received(self, client: Any, userdata: Any, message: Any) -> None:
-        self._take(Received(self, message.topic, message.payload, message.qos, message.mid))
+    async def __aenter__(self) -> Self:
+        """Connect; raises `BrokerLostError` or `OSError`."""
+        options = self._options
+        context = ssl.create_default_context(cafile=options.ca_file) if options.tls else None
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._loop.create_connection(lambda: self, options.host, options.port, ssl=context)
+                body = await self._asked(self._connect())
+        except TimeoutError:
+            self._drop()
+            raise BrokerLostError("the broker does not answer") from None
+        except BaseException:
+            self._drop()
+            raise
+        if len(body) < 2 or body[1]:
+            self._drop()
+            code = body[1] if len(body) > 1 else 0
+            raise BrokerLostError(f"the broker refuses the login: {_REFUSED.get(code, f'code {code}')}")
+        self.live = True
+        self._ping()
+        return self
 
-    def acknowledge(self, mid: int, qos: int) -> None:
-        """Acknowledge a message by its packet id."""
-        self._client.ack(mid, qos)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Say goodbye; the broker keeps the session."""
+        self.live = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._flush()
+            self._transport.write(bytes((_DISCONNECT, 0)))
+            self._transport.close()
+        if self._pinger is not None:
+            self._pinger.cancel()
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(TIMEOUT_S):
+                await asyncio.shield(self._lost)
+        self._drop()
+
+    async def subscribe_all(self, kinds: Iterable[str]) -> None:
+        """Subscribe to topics of all devices with QoS 1; raises `BrokerLostError` if the broker refuses one."""
+        prefix = f"$share/{GROUP}/" if self._shared else ""
+        body = b"\0\1" + (b"\0" if self._mqtt5 else b"")
+        body += b"".join(_text(f"{prefix}rw/v1/+/{kind}") + b"\1" for kind in kinds)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                answer = await self._asked(bytes((_SUBSCRIBE,)) + _length(len(body)) + body)
+        except TimeoutError:
+            raise BrokerLostError("the broker does not answer") from None
+        codes = answer[2:]
+        if self._mqtt5:
+            size, at = _read_length(answer, 2)
+            codes = answer[at + size :]
+        bad = [code for code in codes if code >= 0x80]
+        if bad:
+            raise BrokerLostError(f"the broker refuses the subscription (code {bad[0]}); check the account's rights")
+
+    async def lost_or(self, event: asyncio.Event) -> None:
+        """Wait until `event` is set; raises `BrokerLostError` when the connection is lost before."""
+        wanted = asyncio.create_task(event.wait())
+        try:
+            await asyncio.wait((wanted, self._lost), return_when=asyncio.FIRST_COMPLETED)
+            if self._lost.done():
+                self._lost.result()
+        finally:
+            wanted.cancel()
+            await asyncio.gather(wanted, return_exceptions=True)
+
+    def acknowledge(self, mid: int) -> None:
+        """Acknowledge a message by its packet id; written with the others of this turn of the loop."""
+        if not self._acknowledged:
+            self._loop.call_soon(self._flush)
+        self._acknowledged.append(struct.pack(">BBH", _PUBACK, 2, mid))
 
     def say(self, topic: str, payload: bytes) -> None:
         """Publish at most once, without waiting."""
-        self._client.publish(topic, payload, 0)
+        if self._transport is not None:
+            body = _text(topic) + (b"\0" if self._mqtt5 else b"") + payload
+            self._transport.write(bytes((_PUBLISH,)) + _length(len(body)) + body)
 
-    async def subscribe_all(self, kinds: Iterable[str]) -> None:
-        """Subscribe to topics of all devices with QoS 1; raises `aiomqtt.MqttError` if the broker refuses one."""
-        prefix = f"$share/{GROUP}/" if self._shared else ""
-        granted = await self.subscribe([(f"{prefix}rw/v1/+/{kind}", 1) for kind in kinds])
-        for code in granted:
-            value = code if isinstance(code, int) else code.value
-            if value >= 0x80:
-                raise aiomqtt.MqttError(f"the broker refuses the subscription ({code}); check the account's rights")
+    # --- called by asyncio ---------------------------------------------------------------------------------------
 
-    async def lost_or(self, event: asyncio.Event) -> None:
-        """Wait until `event` is set; raises `aiomqtt.MqttError` when the connection is lost before."""
-        wanted = asyncio.create_task(event.wait())
-        lost = asyncio.create_task(self._until_lost())
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._end(BrokerLostError(str(exc) if exc else "the broker closed the connection"))
+
+    def data_received(self, data: bytes) -> None:
+        """Take packets apart, as many as came whole."""
+        self._heard = True
+        if self._rest:
+            data = self._rest + data
+        at, end = 0, len(data)
         try:
-            await asyncio.wait((wanted, lost), return_when=asyncio.FIRST_COMPLETED)
-            if lost.done():
-                lost.result()
-        finally:
-            wanted.cancel()
-            lost.cancel()
-            await asyncio.gather(wanted, lost, return_exceptions=True)
+            while end - at >= 2:
+                size, body = data[at + 1], at + 2
+                if size & 0x80:
+                    if not any(byte < 0x80 for byte in data[at + 1 : at + 5]) and end - at < 5:
+                        break
+                    size, body = _read_length(data, at + 1)
+                if body + size > end:
+                    break
+                self._packet(data[at], data, body, body + size)
+                at = body + size
+        except (IndexError, ValueError, UnicodeDecodeError) as error:
+            self._end(BrokerLostError(f"what the broker sent is no MQTT: {error}"))
+            self._drop()
+            return
+        self._rest = data[at:]
 
-    async def _until_lost(self) -> None:
-        async for _ in self.messages:
-            raise AssertionError("messages go to the callback")
+    def _packet(self, first: int, data: bytes, at: int, end: int) -> None:
+        kind = first & 0xF0
+        if kind == _PUBLISH:
+            named = at + 2 + (data[at] << 8 | data[at + 1])
+            said = data[at + 2 : named]
+            topic = self._topics.get(said)
+            if topic is None:
+                if len(self._topics) >= MOST_TOPICS:
+                    self._topics.clear()
+                topic = self._topics[said] = said.decode()
+            qos, mid = first >> 1 & 3, 0
+            if qos:
+                mid = data[named] << 8 | data[named + 1]
+                named += 2
+            if self._mqtt5:
+                size, named = (data[named], named + 1) if data[named] < 0x80 else _read_length(data, named)
+                named += size
+            if named > end:
+                raise ValueError("a message ends before its payload")
+            self._take(Received(self, topic, data[named:end], qos, mid))
+        elif kind in (_CONNACK, _SUBACK):
+            if not self._answer.done():
+                self._answer.set_result(data[at:end])
+        elif kind == _DISCONNECT:
+            code = data[at] if end > at else 0
+            self._end(BrokerLostError(f"the broker ended the connection: {_REFUSED.get(code, f'code {code}')}"))
+
+    # --- own -----------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> bytes:
+        """Lay CONNECT out: the session is kept, and begun only where there is none."""
+        options = self._options
+        named, secret = options.username is not None, options.password is not None
+        body = (
+            _text("MQTT") + bytes((5 if self._mqtt5 else 4, named << 7 | secret << 6)) + struct.pack(">H", KEEPALIVE_S)
+        )
+        if self._mqtt5:
+            properties = struct.pack(">BIBH", 0x11, options.session_s, 0x21, self._maximum)
+            body += _length(len(properties)) + properties
+        body += _text(options.client_id)
+        body += b"".join(_text(text) for text in (options.username, options.password) if text is not None)
+        return bytes((0x10,)) + _length(len(body)) + body
+
+    async def _asked(self, packet: bytes) -> bytes:
+        """Write a packet and wait for its answer."""
+        if self._transport is None or self._lost.done():
+            raise BrokerLostError("the broker closed the connection")
+        self._answer = self._loop.create_future()
+        self._transport.write(packet)
+        await asyncio.wait((self._answer, self._lost), return_when=asyncio.FIRST_COMPLETED)
+        if not self._answer.done():
+            self._lost.result()
+        return self._answer.result()
+
+    def _flush(self) -> None:
+        if self._acknowledged and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(self._acknowledged))
+        self._acknowledged.clear()
+
+    def _ping(self) -> None:
+        """Ask for a sign of life each keep-alive, and give up when none came since the last one."""
+        if self._lost.done() or self._transport is None:
+            return
+        if self._pinger is not None and not self._heard:
+            self._end(BrokerLostError("the broker fell silent"))
+            self._drop()
+            return
+        self._heard = False
+        self._transport.write(bytes((_PINGREQ, 0)))
+        self._pinger = self._loop.call_later(KEEPALIVE_S, self._ping)
+
+    def _end(self, error: BrokerLostError) -> None:
+        self.live = False
+        if not self._lost.done():
+            self._lost.set_exception(error)
+            # Whoever waits gets it; where nobody does, it is no fault.
+            self._lost.exception()
+
+    def _drop(self) -> None:
+        self.live = False
+        if self._pinger is not None:
+            self._pinger.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack(">H", len(data)) + data
+
+
+def _length(size: int) -> bytes:
+    """Write a length of MQTT: seven bits a byte, lowest first."""
+    out = bytearray()
+    while True:
+        size, low = size >> 7, size & 0x7F
+        out.append(low | (0x80 if size else 0))
+        if not size:
+            return bytes(out)
+
+
+def _read_length(data: bytes, at: int) -> tuple[int, int]:
+    """Read a length of MQTT; gives it and where it ends. `ValueError` if it has more than four bytes."""
+    size = 0
+    for number in range(4):
+        byte = data[at + number]
+        size |= (byte & 0x7F) << 7 * number
+        if byte < 0x80:
+            return size, at + number + 1
+    raise ValueError("a length of more than four bytes")
 
 
 def connect_error(error: BaseException) -> str:
-    """One line for people on why there is no connection."""
-    if isinstance(error, aiomqtt.MqttCodeError):
-        return f"the broker refuses the login or the protocol: {error.rc}"
+    """Say in one line for people why there is no connection."""
     return str(error) or type(error).__name__

@@ -17,7 +17,6 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
-import aiomqtt
 import msgspec
 import structlog
 
@@ -163,7 +162,7 @@ class Subscriber:
                     self.connected, attempt = True, 0
                     _log.info("broker_connected", mqtt=5 if mqtt5 else 3, shared=self._options.shared and mqtt5)
                     await connection.lost_or(self._overflow)
-            except (aiomqtt.MqttError, OSError) as error:
+            except OSError as error:
                 if self._options.mqtt5 is None and not self.connected:
                     mqtt5 = not mqtt5
                 _log.warning("broker_lost" if self.connected else "broker_refused", why=connect_error(error))
