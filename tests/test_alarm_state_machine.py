@@ -23,6 +23,7 @@ from alerts.state import (
     on_condition,
     on_discharge,
     on_epoch,
+    on_restart,
     on_switched_off,
 )
 
@@ -176,6 +177,15 @@ class AlarmLife(RuleBasedStateMachine):
         assert not self.book.pause_until_ms
 
     @rule()
+    def service_starts_anew(self) -> None:
+        """Go on with rules that know nothing of what stood."""
+        unseen = {i for i, a in self.book.alarms.items() if a.kind in LETHAL and a.presence is not Presence.ACK}
+        self.standing.clear()
+        self.hear(self.do("restart", self.now))
+        assert not self.book.active
+        assert unseen <= self.book.alarms.keys()
+
+    @rule()
     def checkpoint(self) -> None:
         """Go on from bytes."""
         self.book = msgspec.msgpack.decode(msgspec.msgpack.encode(self.book), type=AlarmBook)
@@ -230,6 +240,7 @@ def apply(book: AlarmBook, name: str, values: tuple[object, ...]) -> list[AlarmC
         "clock": on_clock,
         "epoch": on_epoch,
         "off": on_switched_off,
+        "restart": on_restart,
         "discharge": on_discharge,
     }[name]
     return step(book, *values)  # type: ignore[operator, no-any-return]

@@ -18,6 +18,7 @@ from alerts.limits import ADULT, PROFILES, values_of
 from alerts.stores import AlarmStores
 from bus.errors import BusUnavailableError
 from bus.messages import Action, AlarmEvent, SettingsEvent
+from web import wire
 
 BED = "Bed 1"
 
@@ -319,3 +320,15 @@ def test_every_answer_is_described(site: Site) -> None:
     schema = site.app.openapi()["components"]["schemas"]
     assert set(AlarmEvent.__struct_fields__) == set(schema["AlarmEvent"]["properties"])
     assert {"Load", "LimitsShown", "Evidence", "Contact", "Delivery", "Judgement"} <= set(schema)
+
+
+def test_a_page_that_opens_is_told_what_is_switched_off_and_paused(site: Site) -> None:
+    """The wall shows a lethal alarm that is off, and counts a pause down, from its first moment on."""
+    tell(site, settings(off=("PAUSE", "VFIB"), lethal_off=("VFIB",), pause_until_ms=2**41, pause_by="anna"))
+    hub = site.app.state.hub
+    subscription = hub.subscribe("anna")
+    told = [row for row in wire.read_frame(wire.frame(subscription.outbox.take())) if isinstance(row, wire.Settings)]
+    hub.unsubscribe(subscription)
+    assert [(row.patient, row.lethal_off, row.pause_until_ms, row.pause_by) for row in told] == [
+        (BED, ("VFIB",), 2**41, "anna")
+    ]
