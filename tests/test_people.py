@@ -165,6 +165,22 @@ def test_openapi_describes_every_route(site: Site) -> None:
     assert {"/api/users", "/api/tokens/{ident}", "/api/audit"} <= set(paths)
 
 
+def test_a_look_at_a_patient_is_noted_once_in_a_while(site: Site) -> None:
+    """Pages and programs alike: the first look leaves a row, the next ones soon after don't."""
+    viewer, client = site.enter("viewer"), site.client
+    for _ in range(3):
+        client.get("/api/patients/dev-1/notes", headers=viewer)
+        client.get("/fhir/R4/Flag", params={"patient": "Patient/p1"}, headers=viewer)
+    with client.websocket_connect("/ws", headers=viewer) as socket:
+        for _ in range(2):
+            socket.send_text('{"beds": [], "detail": "Bed 1"}')
+        deadline = time.monotonic() + 10
+        while len(site.audit.rows()) < 3 and time.monotonic() < deadline:
+            socket.receive_bytes()
+    looks = [(row.user, row.act, row.subject) for row in reversed(site.audit.rows())]
+    assert looks == [("the viewer", "patient.seen", subject) for subject in ("dev-1", "Patient/p1", "Bed 1")]
+
+
 # --- the trail ---------------------------------------------------------------------------------------------------
 
 

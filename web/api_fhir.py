@@ -24,7 +24,7 @@ from web.api_care import care_of, desk_of
 from web.auth import Session
 from web.hub import Hub
 from web.parts import now_ms
-from web.roles import acts, audit, needs
+from web.roles import acts, audit, looked, needs
 
 router = APIRouter(prefix="/fhir/R4", tags=["fhir"])
 
@@ -136,6 +136,7 @@ async def read_patient(request: Request, ident: str, _: Reader) -> Response:
     care = care_of(request)
     person = cast(Person, _known(await asyncio.to_thread(care.person, ident), "Patient"))
     stay = await asyncio.to_thread(care.open_stay, person=ident)
+    await looked(request, person.person)
     return _answer(fhir.patient(person, stay is not None))
 
 
@@ -174,7 +175,9 @@ async def search_encounters(
 @router.get("/Encounter/{ident}")
 async def read_encounter(request: Request, ident: str, _: Reader) -> Response:
     """Give a stay."""
-    return _answer(fhir.encounter(await _stay(care_of(request), ident)))
+    stay = await _stay(care_of(request), ident)
+    await looked(request, stay.person)
+    return _answer(fhir.encounter(stay))
 
 
 async def _stay(care: Care, ident: str) -> Stay:
@@ -325,6 +328,7 @@ def _last_sample(archive: Archive, patient: str, begin: int, end: int) -> int:
 @router.get("/Observation/{ident}")
 async def read_observation(request: Request, ident: str, _: Reader) -> Response:
     """Give one heart rate or waveform again."""
+    await looked(request, ident)
     kind, *numbers = ident.split(".")
     archive = cast("Archive | None", request.app.state.parts.archive)
     if archive is None or not all(number.isdecimal() and len(number) < 19 for number in numbers):
@@ -370,6 +374,7 @@ async def search_flags(
 @router.get("/Flag/{ident}")
 async def read_flag(request: Request, ident: str, _: Reader) -> Response:
     """Give an alarm."""
+    await looked(request, ident)
     care = care_of(request)
     try:
         number, kind, epoch, onset = fhir.alarm_of_flag(ident)

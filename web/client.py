@@ -52,15 +52,23 @@ class Client:
         Pulse and session check.
     alive : callable
         Whether the session behind this socket is still good.
+    seen : callable
+        Takes note of a patient whose page was opened.
     """
 
     def __init__(
-        self, socket: WebSocket, hub: Hub, settings: WebSettings, alive: Callable[[], Awaitable[bool]]
+        self,
+        socket: WebSocket,
+        hub: Hub,
+        settings: WebSettings,
+        alive: Callable[[], Awaitable[bool]],
+        seen: Callable[[str], Awaitable[None]],
     ) -> None:
         self._socket = socket
         self._hub = hub
         self._settings = settings
         self._alive = alive
+        self._seen = seen
         self.state = ClientState.CONNECTING
 
     async def run(self, user: str) -> None:
@@ -83,7 +91,11 @@ class Client:
 
     async def _read(self, subscription: Subscription) -> None:
         while True:
-            self._hub.watch(subscription, read_watch(await self._socket.receive_text()))
+            watch = read_watch(await self._socket.receive_text())
+            opened = watch.detail if watch.detail != subscription.watch.detail else None
+            self._hub.watch(subscription, watch)
+            if opened:
+                await self._seen(opened)
 
     async def _write(self, subscription: Subscription) -> None:
         loop = asyncio.get_running_loop()

@@ -29,7 +29,8 @@ class Guard:
     role : str
         Least role that passes.
     acting : bool
-        Whether the route changes something.
+        Whether the route changes something. A reading route with ``patient`` or ``person`` in its address or its query
+        is noted in the trail as a look at that patient.
     """
 
     def __init__(self, role: Role, acting: bool) -> None:
@@ -47,6 +48,10 @@ class Guard:
         if not covers(session.role, self.role):
             raise HTTPException(403, f"Your role is {session.role}; this needs {self.role}. Ask an admin.")
         request.state.session = session
+        subject = request.path_params.get("patient") or request.path_params.get("person")
+        subject = subject or request.query_params.get("patient")
+        if subject and not self.acting:
+            await cast(Trail, request.app.state.trail).seen(session.user, subject[:255])
         return session
 
 
@@ -60,6 +65,11 @@ def needs(role: Role) -> Guard:
 def acts(role: Role) -> Guard:
     """Guard of a route that changes something."""
     return Guard(role, acting=True)
+
+
+async def looked(request: Request, subject: str) -> None:
+    """Note that the caller of a guarded route looked at a patient whom its address does not name as such."""
+    await cast(Trail, request.app.state.trail).seen(cast(Session, request.state.session).user, subject)
 
 
 async def audit(

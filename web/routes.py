@@ -21,6 +21,7 @@ from web.pages import login_page, wall_page
 from web.parts import Classifier, FileRefusedError
 from web.roles import acts, audit
 from web.settings import WebSettings
+from web.trail import Trail
 
 log = logging.getLogger("web")
 router = APIRouter()
@@ -162,4 +163,7 @@ async def websocket(socket: WebSocket) -> None:
             # A page shows what its role may do, so it starts again when that changes.
             return now is not None and now.role == session.role
 
-        await Client(socket, hub_of(socket), settings_of(socket), alive).run(session.user)
+        async def seen(patient: str) -> None:
+            await cast(Trail, socket.app.state.trail).seen(session.user, patient[:255])
+
+        await Client(socket, hub_of(socket), settings_of(socket), alive, seen).run(session.user)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
@@ -16,6 +17,8 @@ log = logging.getLogger("web.trail")
 
 WAITING: Final = 10_000
 """Rows kept while the database is away; beyond it the oldest is lost and counted."""
+SEEN_S: Final = 600.0
+"""A person who goes on looking at a patient is noted again after so long."""
 
 
 class AuditStore(Protocol):
@@ -39,6 +42,7 @@ class Trail:
         self._store = store
         self._waiting: deque[tuple[int, str, str, str, Mapping[str, Any]]] = deque()
         self._turn = asyncio.Lock()
+        self._seen: dict[tuple[str, str], float] = {}
         self.lost = 0
 
     @property
@@ -55,6 +59,18 @@ class Trail:
             self._waiting.popleft()
             self.lost += 1
         await self.flush()
+
+    async def seen(self, user: str, subject: str) -> None:
+        """Note that a person looked at a patient, once in `SEEN_S`."""
+        now = time.monotonic()
+        last = self._seen.pop((user, subject), None)
+        fresh = last is not None and now - last < SEEN_S
+        # Put in anew at the end, so that the oldest are at the front.
+        self._seen[user, subject] = last if last is not None and fresh else now
+        while len(self._seen) > WAITING:
+            self._seen.pop(next(iter(self._seen)))
+        if not fresh:
+            await self.add(user, "patient.seen", subject)
 
     async def flush(self) -> None:
         """Try to write all that wait."""
