@@ -1,4 +1,4 @@
-"""What kinds and priorities are called outside the pages, in messages and reports (`web/ui/texts.js` says the same)."""
+"""What kinds and priorities are called outside the pages, in messages and reports (`web/ui/vocabulary.js` says the same)."""
 
 from __future__ import annotations
 
