@@ -1,4 +1,4 @@
-"""What kinds and priorities are called outside the pages, in messages and reports (`web/ui/vocabulary.js` says the same)."""
+"""What kinds and priorities are called outside the pages, in messages and reports, as in `web/ui/vocabulary.js`."""
 
 from __future__ import annotations
 
