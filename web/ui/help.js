@@ -1,9 +1,10 @@
 // Keys, signs and sounds: what they are, and a test of each.
 // @ts-check
-import { h, sign } from "./dom.js";
+import { h, put, sign } from "./dom.js";
 import { calibration } from "./calibrate.js";
+import { field } from "./forms.js";
 import { T } from "./texts.js";
-import { BEATS, LEVELS } from "./vocabulary.js";
+import { BEATS, LEVELS, ROLES } from "./vocabulary.js";
 import { View } from "./view.js";
 
 export class Help extends View {
@@ -32,7 +33,7 @@ export class Help extends View {
         h("section", { class: "card pad" }, h("h2", {}, T.signs), ...LEVELS.map(({ level, text }) =>
           h("p", { class: "what", "data-level": level }, sign(level), h("span", {}, text)))),
         h("section", { class: "card pad" }, h("h2", {}, T.beatMarks), ...marks),
-        calibration(parts)));
+        account(parts), calibration(parts)));
     this.on(signals, "allowed", () => this.tick());
     parts.link.watch([], null);
     this.tick();
@@ -41,4 +42,24 @@ export class Help extends View {
   tick() {
     this.warning.hidden = this.parts.signals.allowed;
   }
+}
+
+/** The own account and its password. @param {import("./view.js").Parts} parts */
+function account({ api, session }) {
+  const old = h("input", { type: "password", required: true, maxlength: "256", autocomplete: "current-password" });
+  const fresh = h("input", { type: "password", required: true, maxlength: "256", autocomplete: "new-password" });
+  const said = h("p", { class: "note", role: "status" });
+  const form = h("form", {}, field(T.oldPassword, old), field(T.newPassword, fresh, T.newPasswordHint), h("button", { class: "plain", type: "submit" }, T.changePassword), said);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    try {
+      const told = await api.post("/api/password", { old: old.value, new: fresh.value });
+      api.csrf = told.csrf;
+      form.reset();
+      put(said, T.passwordChanged);
+    } catch (error) {
+      put(said, error instanceof Error ? error.message : String(error));
+    }
+  });
+  return h("section", { class: "card pad" }, h("h2", {}, T.yourAccount), h("p", {}, T.loggedInAs(session.user, ROLES[session.role] ?? session.role)), form);
 }

@@ -1,21 +1,26 @@
 // The list of alarms, open ones or all that this server remembers.
 // @ts-check
+import { query } from "./api.js";
 import { h, put, sign } from "./dom.js";
 import { age, against, clock, kindName } from "./format.js";
 import { T } from "./texts.js";
 import { PRESENCE, PRIORITY } from "./vocabulary.js";
-import { View } from "./view.js";
+import { View, covers } from "./view.js";
 import { level, urgency, waits } from "./ward.js";
 
+/** Alarms that are read out of the history. */
+const MOST = 300;
+
 /**
- * Button to acknowledge, where there is something to acknowledge.
- * @param {import("./ward.js").Alarm} alarm @param {import("./acts.js").Acts} acts
+ * Button to acknowledge, where there is something to acknowledge and the user may.
+ * @param {import("./ward.js").Alarm} alarm @param {import("./view.js").Parts} parts
  */
-export function ackButton(alarm, acts) {
-  if (!waits(alarm)) return h("span");
+export function ackButton(alarm, parts) {
+  const { acts } = parts;
+  if (!waits(alarm) || !covers(parts.session.role, "monitor")) return h("span");
   const state = acts.state(alarm.id);
   return h("button", { class: "ack", type: "button", disabled: state === "sent", title: state === "failed" ? T.ackFailed : null,
-    "aria-label": `${T.acknowledge}: ${alarm.patient}, ${kindName(alarm.kind)}`, onclick: () => acts.acknowledge(alarm.id) },
+    "aria-label": `${T.acknowledge}: ${parts.stays.bed(alarm.patient)}, ${kindName(alarm.kind)}`, onclick: () => acts.acknowledge(alarm.id) },
     state === "sent" ? T.acknowledging : state === "failed" ? `${T.acknowledge} ↻` : T.acknowledge);
 }
 
@@ -33,6 +38,8 @@ export class AlarmList extends View {
     this.ward = ward;
     this.acts = acts;
     this.all = false;
+    /** Alarms out of the history, and until when all of them are here. @type {import("./ward.js").Alarm[]} */
+    this.past = [];
     this.body = h("tbody");
     /** @type {[Node, number][]} */
     this.ages = [];
@@ -57,11 +64,28 @@ export class AlarmList extends View {
   choose(all) {
     this.all = all;
     this.draw();
+    if (all) this.load();
+  }
+
+  /** What the history holds; alarms that are open or just over come by the connection. */
+  async load() {
+    const rows = await this.parts.api.get(`/api/alarms${query({ limit: MOST })}`).catch(() => []);
+    if (!this.open) return;
+    this.past = rows.map((/** @type {{alarm: import("./ward.js").Alarm}} */ row) => row.alarm);
+    this.draw();
+  }
+
+  /** Alarms of the list. */
+  alarms() {
+    if (!this.all) return this.ward.open();
+    const known = new Map(this.past.map((alarm) => [alarm.id, alarm]));
+    for (const alarm of this.ward.alarms.values()) known.set(alarm.id, alarm);
+    return [...known.values()].sort((a, b) => Number(b.presence !== "off") - Number(a.presence !== "off") || (a.presence === "off" ? b.onset_ms - a.onset_ms : urgency(a, b)));
   }
 
   draw() {
     [...this.seg.children].forEach((button, i) => button.setAttribute("aria-pressed", String(Boolean(i) === this.all)));
-    const alarms = this.all ? [...this.ward.alarms.values()].sort(urgency) : this.ward.open();
+    const alarms = this.alarms();
     this.table.hidden = !alarms.length;
     this.empty.hidden = alarms.length > 0;
     put(this.empty, this.all ? T.noneAll : T.noneOpen);
@@ -75,7 +99,7 @@ export class AlarmList extends View {
         h("td", {}, h("a", { class: "bed", href: `/patient/${encodeURIComponent(alarm.patient)}?alarm=${encodeURIComponent(alarm.id)}` }, this.parts.stays.bed(alarm.patient)),
           h("small", {}, this.parts.stays.person(alarm.patient))),
         h("td", {}, against(alarm)), h("td", { class: "opt" }, clock(alarm.onset_ms)), since,
-        h("td", { class: "opt" }, stateText(alarm)), h("td", { class: "num" }, ackButton(alarm, this.acts)));
+        h("td", { class: "opt" }, stateText(alarm)), h("td", { class: "num" }, ackButton(alarm, this.parts)));
     }));
     this.tick();
   }

@@ -245,9 +245,9 @@ export class Patient extends View {
     this.alarmList.replaceChildren(...(list.length ? list.map((alarm) =>
       h("div", { class: "al", "data-level": level(alarm), "data-presence": alarm.presence, "data-alarm": alarm.id },
         sign(level(alarm)),
-        h("div", {}, h("b", {}, kindName(alarm.kind)),
+        h("div", {}, h("a", { class: "al-name", href: `/patient/${encodeURIComponent(this.name)}?alarm=${encodeURIComponent(alarm.id)}`, title: T.open }, kindName(alarm.kind)),
           h("small", {}, [against(alarm), clock(alarm.onset_ms), stateText(alarm)].filter(Boolean).join(" · "))),
-        ackButton(alarm, this.acts))) : [h("p", { class: "none" }, T.noPatientAlarms)]));
+        ackButton(alarm, this.parts))) : [h("p", { class: "none" }, T.noPatientAlarms)]));
     this.showAsked();
     const worst = list.find((alarm) => alarm.presence !== "off");
     mark(this.root, "data-level", worst ? level(worst) : null);

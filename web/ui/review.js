@@ -7,7 +7,7 @@ import { against, clock, kindName, rhythmName } from "./format.js";
 import { HeldBeat, bytes } from "./heldbeat.js";
 import { Strip } from "./strip.js";
 import { T } from "./texts.js";
-import { BEATS, VERDICTS } from "./vocabulary.js";
+import { BEATS, DELIVERED, VERDICTS } from "./vocabulary.js";
 import { View } from "./view.js";
 import { level } from "./ward.js";
 import { showReason } from "./why.js";
@@ -114,6 +114,7 @@ export class Review extends View {
     const rule = h("p", { class: "rule" }, evidence?.rule || alarm.detail || T.noRule);
     const facts = [[T.acked, alarm.acked_by ? `${alarm.acked_by}, ${clock(alarm.acked_ms)}` : T.nobody],
       [T.ended, alarm.cleared_ms ? clock(alarm.cleared_ms) : T.goesOn], [T.model, evidence?.model ?? "–"],
+      [T.toldTo, detail.deliveries.map((/** @type {any} */ one) => `${one.label}: ${DELIVERED[one.state] ?? one.state}`).join(", ") || T.onlyPages],
       [T.verdictNow, judgement ? `${VERDICTS[judgement.verdict]?.text ?? judgement.verdict}, ${judgement.who}` : T.notJudged]];
     const sure = Object.entries(evidence?.probabilities ?? {}).sort((a, b) => b[1] - a[1]).slice(0, 4)
       .map(([code, p]) => `${BEATS[code]?.name ?? rhythmName(code)} ${Math.round(p * 100)} %`).join(" · ");

@@ -126,3 +126,6 @@ export const CHANNELS = { webhook: "Webhook", email: "Mail", mqtt: "Device topic
 
 /** Kinds of data that are kept for a time. @type {Record<string, string>} */
 export const KEPT = { recordings_days: "Recordings", events_days: "Events and alarms", evidence_days: "Evidence of alarms", audit_days: "Trail of acts", stays_days: "Stays" };
+
+/** How far a message to a contact got. @type {Record<string, string>} */
+export const DELIVERED = { waiting: "waiting", sent: "sent", given_up: "not reached", settled: "acknowledged before" };
