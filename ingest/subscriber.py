@@ -5,7 +5,7 @@ nothing. How much may be under way is MQTT 5's receive maximum: when the bus slo
 the bytes that may wait is left with the broker, and the connection renewed once the rest is stored. Nothing of a
 patient is kept here; any number of subscribers may share the load.
 
-With amqtt the promise is weaker: it gives a message up 5 s after it was sent, acknowledged or not.
+With amqtt the promise is weaker: what it holds is in its memory alone, and lost when it ends.
 """
 
 from __future__ import annotations

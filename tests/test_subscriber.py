@@ -112,15 +112,21 @@ async def test_what_devices_say_is_on_the_bus(tmp_path: Path, engine: str):
     assert subscriber.counts == {"received": 6, "stored": 5, "meta": 1}
 
 
-@pytest.mark.services
-@pytest.mark.parametrize("in_hand", [4, 2_000])
-async def test_what_is_not_stored_is_sent_again(tmp_path: Path, in_hand: int):
+@pytest.mark.parametrize(
+    ("engine", "in_hand"),
+    [
+        pytest.param("mosquitto", 4, marks=pytest.mark.services),
+        pytest.param("mosquitto", 2_000, marks=pytest.mark.services),
+        ("amqtt", 2_000),
+    ],
+)
+async def test_what_is_not_stored_is_sent_again(tmp_path: Path, engine: str, in_hand: int):
     """A subscriber that ends before the bus took its frames has acknowledged none: the next one gets them all."""
     async with (
         embedded(tmp_path / "bus") as url,
         GatedBus(url) as shut,
         Bus(url) as bus,
-        embedded_broker(tmp_path / "broker", engine="mosquitto") as broker,
+        embedded_broker(tmp_path / "broker", engine=engine) as broker,
         device(broker) as bed,
     ):
         first = Subscriber(options(broker), shut, clock=lambda: 77, in_hand=in_hand)
