@@ -58,7 +58,6 @@ WATCH: Final = """() => {
 def serve(pipe: Connection, beds: int) -> None:
     """Run the application with its made ward until told to stop; raises an alarm each time it is told to."""
     from tests.wall_fakes import PASSWORD, USER, alarm, ward_of
-
     from web.app import create_app
     from web.server import make_server
     from web.settings import WebSettings
