@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import json
 import multiprocessing
 import os
@@ -26,7 +27,7 @@ from typing import Any, Final
 from argon2 import PasswordHasher
 from playwright.async_api import Page, async_playwright
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 ARGUMENTS: Final = (
     "--no-sandbox",
@@ -57,14 +58,14 @@ WATCH: Final = """() => {
 
 def serve(pipe: Connection, beds: int) -> None:
     """Run the application with its made ward until told to stop; raises an alarm each time it is told to."""
-    from tests.wall_fakes import PASSWORD, USER, alarm, ward_of
+    fakes: Any = importlib.import_module("wall_fakes")
     from web.app import create_app
     from web.server import make_server
     from web.settings import WebSettings
 
     async def run() -> None:
-        ward = ward_of(beds)
-        ward.add_user(USER, PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1).hash(PASSWORD))
+        ward = fakes.ward_of(beds)
+        ward.add_user(fakes.USER, PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1).hash(fakes.PASSWORD))
         server = make_server(create_app(WebSettings(redis_url="redis://nowhere"), parts=ward.open))
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
@@ -74,11 +75,11 @@ def serve(pipe: Connection, beds: int) -> None:
             async with asyncio.timeout(30):
                 while not server.started:  # noqa: ASYNC110  (uvicorn has no event for it)
                     await asyncio.sleep(0.01)
-            pipe.send((listener.getsockname()[1], USER, PASSWORD))
+            pipe.send((listener.getsockname()[1], fakes.USER, fakes.PASSWORD))
             number = 0
             while await asyncio.to_thread(pipe.recv) == "alarm":
                 number += 1
-                event = alarm(f"Bed {beds:02d}", "VFIB", 3, id=f"Bed {beds:02d}/VFIB/7/{number}")
+                event = fakes.alarm(f"Bed {beds:02d}", "VFIB", 3, id=f"Bed {beds:02d}/VFIB/7/{number}")
                 ward.raise_alarm(event)
                 pipe.send((event.id, time.time() * 1000))
             server.should_exit = True

@@ -49,7 +49,7 @@ export class LoadPage extends View {
   draw(load) {
     const figure = (/** @type {string} */ value, /** @type {string} */ text) => h("div", { class: "card figure" }, h("b", {}, value), h("span", {}, text));
     this.body.replaceChildren(
-      h("div", { class: "figures" }, figure(String(load.count), T.alarmsCount), figure(load.per_patient_day.toFixed(1), T.perPatientDay),
+      h("div", { class: "figures" }, figure(String(load.count), T.alarmsCount), load.per_patient_day === null ? figure("–", T.tooEarly) : figure(load.per_patient_day.toFixed(1), T.perPatientDay),
         figure(load.patient_days.toFixed(1), T.patientDays), figure(String(load.judged), T.judgedCount),
         figure(load.judged_false_share === null ? "–" : share(load.judged_false_share, 1), T.falseShare)),
       h("div", { class: "columns" },
@@ -67,7 +67,7 @@ export class LoadPage extends View {
     return h("div", { class: "bars" }, ...rows.flatMap(([name, one]) => {
       const bar = h("div", { class: one.technical === one.count ? "bar technical" : "bar" });
       bar.style.width = `${(100 * one.count) / most}%`;
-      return [h("span", {}, named(name)), bar, h("span", { class: "num" }, T.loadRow(one.count, one.per_patient_day.toFixed(1), one.judged ? share(one.false, one.judged) : ""))];
+      return [h("span", {}, named(name)), bar, h("span", { class: "num" }, T.loadRow(one.count, one.per_patient_day?.toFixed(1) ?? "", one.judged ? share(one.false, one.judged) : ""))];
     }));
   }
 
