@@ -23,6 +23,8 @@ from alerts.tables_archive import MinuteRow
 
 DAY_MS: Final = 86_400_000
 NOISIEST: Final = 10
+LEAST_DAYS: Final = 0.25
+"""Patient-days below which alarms a patient-day would say more of the start than of the ward."""
 _CHUNK: Final = 500
 
 ALARMS: Final = table_of(AlarmRow)
@@ -33,7 +35,8 @@ class Share(msgspec.Struct):
     """Alarms of one kind, ward or patient."""
 
     count: int = 0
-    per_patient_day: float = 0.0
+    per_patient_day: float | None = None
+    """None below `LEAST_DAYS`."""
     judged: int = 0
     false: int = 0
     """Judged false or artefact."""
@@ -69,7 +72,8 @@ class Load(msgspec.Struct, frozen=True):
     days: float
     patient_days: float
     count: int
-    per_patient_day: float
+    per_patient_day: float | None
+    """None below `LEAST_DAYS`."""
     judged: int
     judged_false_share: float | None
     """Of the judged alarms; None before the first judgement."""
@@ -173,5 +177,5 @@ def _noisy(
     return Noisy(patient, kinds.total(), kind, number, names[0] if names else "", limit, middle, hint)
 
 
-def _ratio(count: int, length: float) -> float:
-    return round(count / length, 2) if length > 0 else 0.0
+def _ratio(count: int, length: float) -> float | None:
+    return round(count / length, 2) if length >= LEAST_DAYS else None

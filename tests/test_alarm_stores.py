@@ -138,3 +138,14 @@ def test_the_load_by_ward_and_hour(url: str, engine: Engine):
     assert sum(load.by_hour) == 5
     assert [(item.patient, item.count) for item in load.noisiest] == [("p", 4), ("q", 1)]
     assert load_figures(engine, NOW - 2 * DAY, 1.0).count == 0
+
+
+def test_the_first_minutes_give_no_rate(url: str, engine: Engine):
+    """Below 6 h of patients a rate a patient-day is not given, of the whole, a kind, or a ward."""
+    write(url, raised(1), raised(2), raised(720, "q"))
+    early = load_figures(engine, NOW, 0.2)
+    assert (early.count, early.per_patient_day) == (2, None)
+    assert {share.per_patient_day for share in (*early.by_kind.values(), *early.by_ward.values())} == {None}
+    wards = load_figures(engine, NOW, 1.0, ward_of=lambda patient: patient)
+    assert wards.per_patient_day is not None
+    assert (wards.by_ward["p"].per_patient_day, wards.by_ward["q"].per_patient_day) == (None, 2.0)
