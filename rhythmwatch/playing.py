@@ -61,7 +61,7 @@ def recording_sources(
     return sources
 
 
-def connection_to(broker: str, authority: Path | None = None) -> Connection:
+def connection_to(broker: str, authority: Path | None = None, own: tuple[Path, Path] | None = None) -> Connection:
     """How a device reaches a broker.
 
     Parameters
@@ -70,9 +70,11 @@ def connection_to(broker: str, authority: Path | None = None) -> Connection:
         ``mqtt://`` or ``mqtts://`` address with account.
     authority : Path, optional
         Certificate of the authority that signed the broker's; else those of the system.
+    own : tuple of (Path, Path), optional
+        Certificate and key of the device, where the broker asks for them.
     """
     address = BrokerAddress.parse(broker)
-    tls = client_context(authority) if address.tls else None
+    tls = client_context(authority, *(own or (None, None))) if address.tls else None
     return Connection(address.host, address.port, address.username, address.password, tls)
 
 

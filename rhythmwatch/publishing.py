@@ -28,7 +28,7 @@ FRAME_S: Final = 1.0
 UV_GAIN: Final = 1000.0
 
 
-def own_connection(broker: str, authority: Path | None) -> tuple[str, Connection]:
+def own_connection(broker: str, authority: Path | None, own: tuple[Path, Path] | None = None) -> tuple[str, Connection]:
     """Device id and connection of the account in an address.
 
     Raises
@@ -36,7 +36,7 @@ def own_connection(broker: str, authority: Path | None) -> tuple[str, Connection
     ValueError
         If the address holds no account whose name is a device id.
     """
-    connection = connection_to(broker, authority)
+    connection = connection_to(broker, authority, own)
     device = connection.username or ""
     if DEVICE_ID.fullmatch(device) is None:
         raise ValueError("the broker's address must hold the device's account: mqtts://bed-7:password@host:8883")
@@ -53,6 +53,7 @@ async def publish_recording(
     loop: bool,
     stop: asyncio.Event,
     authority: Path | None = None,
+    own: tuple[Path, Path] | None = None,
 ) -> None:
     """Play a recording as the enrolled device whose account the address holds.
 
@@ -68,8 +69,10 @@ async def publish_recording(
         Set to end it.
     authority : Path, optional
         Certificate of the authority that signed the broker's.
+    own : tuple of (Path, Path), optional
+        Certificate and key of the device, where the broker asks for them.
     """
-    device, connection = own_connection(broker, authority)
+    device, connection = own_connection(broker, authority, own)
     (source,) = recording_sources([record], data, leads, loop=loop)
     source = replace(source, device=device)
     now = _now()
@@ -98,20 +101,21 @@ async def publish_numbers(
     rate: float,
     stop: asyncio.Event,
     authority: Path | None = None,
+    own: tuple[Path, Path] | None = None,
     lines: TextIO | None = None,
 ) -> None:
     """Publish numbers in uV, one a line, from standard input as the enrolled device whose account the address holds.
 
     Parameters
     ----------
-    broker, store, stop, authority
+    broker, store, stop, authority, own
         As of `publish_recording`.
     rate : float
         Samples a second, Hz.
     lines : file, optional
         Else standard input.
     """
-    device, connection = own_connection(broker, authority)
+    device, connection = own_connection(broker, authority, own)
     now = _now()
     journal = Journal(store / device)
     try:
@@ -132,10 +136,15 @@ async def publish_numbers(
 
 
 async def forward_polar(
-    peer: Peer, broker: str, store: Path, stop: asyncio.Event, authority: Path | None = None
+    peer: Peer,
+    broker: str,
+    store: Path,
+    stop: asyncio.Event,
+    authority: Path | None = None,
+    own: tuple[Path, Path] | None = None,
 ) -> None:
     """Forward a strap as the enrolled device whose account the address holds, until `stop` is set."""
-    device, connection = own_connection(broker, authority)
+    device, connection = own_connection(broker, authority, own)
     journal = Journal(store / device)
     try:
         async with StoringDevice(connection, polar_meta(device, _now()), journal) as sink:

@@ -64,12 +64,29 @@ Store: TypeAlias = Annotated[
     Path, typer.Option("--store", envvar="RHYTHMWATCH_STORE", help="Directory that keeps what the broker has not got.")
 ]
 
+OwnCertificate: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--certificate", envvar="RHYTHMWATCH_CERTIFICATE", help="PEM file of the device's own certificate."),
+]
+OwnKey: TypeAlias = Annotated[
+    Path | None, typer.Option("--key", envvar="RHYTHMWATCH_KEY", help="PEM file of the key of that certificate.")
+]
+
+
+def _own(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    """Put both files together; `ValueError` if one of them is missing."""
+    if (certificate is None) != (key is None):
+        raise ValueError("give --certificate and --key together")
+    return None if certificate is None or key is None else (certificate, key)
+
 
 def publish(
     source: Annotated[str, typer.Argument(help="A record, by name or path; - for numbers in uV, one a line.")],
     broker: options.BrokerUrl = BROKER,
     store: Store = Path(".rhythmwatch/device"),
     ca: options.Authority = None,
+    certificate: OwnCertificate = None,
+    key: OwnKey = None,
     data: options.Data = None,
     lead: Annotated[
         list[str] | None, typer.Option("--lead", envvar="RHYTHMWATCH_LEAD", help="Lead to send; repeat for several.")
@@ -86,12 +103,13 @@ def publish(
     from rhythmwatch.publishing import publish_numbers, publish_recording
 
     with options.one_line_errors(RecordingError, CertificateError, ValueError, OSError):
+        own = _own(certificate, key)
         if source == "-":
-            run_until_stopped("publish", lambda stop: publish_numbers(broker, store, rate, stop, ca))
+            run_until_stopped("publish", lambda stop: publish_numbers(broker, store, rate, stop, ca, own))
         else:
             run_until_stopped(
                 "publish",
-                lambda stop: publish_recording(source, broker, store, data, lead, speed, loop, stop, ca),
+                lambda stop: publish_recording(source, broker, store, data, lead, speed, loop, stop, ca, own),
             )
 
 
@@ -112,6 +130,8 @@ def polar(
     ] = "",
     store: Store = Path(".rhythmwatch/device"),
     ca: options.Authority = None,
+    certificate: OwnCertificate = None,
+    key: OwnKey = None,
 ) -> None:
     """Forward a Polar H10 as one enrolled device, whose account the broker's address holds (extra `ble`)."""
     from rhythmwatch.certificates import CertificateError
@@ -122,4 +142,5 @@ def polar(
     except ImportError:
         options.fail("Bluetooth needs the extra: pip install 'rhythmwatch[ble]'")
     with options.one_line_errors(CertificateError, ValueError, OSError):
-        run_until_stopped("gateway", lambda stop: forward_polar(PolarPeer(strap), broker, store, stop, ca))
+        own = _own(certificate, key)
+        run_until_stopped("gateway", lambda stop: forward_polar(PolarPeer(strap), broker, store, stop, ca, own))
