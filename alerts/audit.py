@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -62,6 +64,42 @@ def chained(former: str, seq: int, ms: int, user: str, act: str, subject: str, d
     return hashlib.sha256(former.encode() + content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """How far a trail was found whole.
+
+    Attributes
+    ----------
+    start : (int, str)
+        Number and hash of the row before the first.
+    at : (int, str)
+        Of the last one that was looked at.
+    """
+
+    start: tuple[int, str]
+    at: tuple[int, str]
+
+
+def _follow(connection: Connection, known: _Checked) -> _Checked | int:
+    """Read on from where a trail was found whole; gives how far it is now, or the first row that does not fit."""
+    chosen = select(AUDIT).where(AUDIT.c.seq > known.at[0]).order_by(AUDIT.c.seq)
+    begins = known.start == known.at and known.start != (0, GENESIS)
+    trims: set[tuple[int, str]] = set()
+    at = known.at
+    with connection.execution_options(yield_per=_BATCH).execute(chosen) as rows:
+        for row in rows:
+            hashed = chained(row.former, row.seq, row.ms, row.who, row.act, row.subject, row.detail)
+            if row.seq != at[0] + 1 or row.former != at[1] or row.hash != hashed:
+                return int(row.seq)
+            if row.act == TRIM:
+                detail = json.loads(row.detail)
+                trims.add((detail["seq"], detail["hash"]))
+            at = (row.seq, row.hash)
+    if begins and known.start not in trims:
+        return known.start[0] + 1
+    return _Checked(known.start, at)
+
+
 class Audit:
     """The trail in SQL; calls block.
 
@@ -74,6 +112,8 @@ class Audit:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writer = writing(engine)
+        self._turn = threading.Lock()
+        self._checked: _Checked | None = None
 
     def add(self, ms: int, user: str, act: str, subject: str, detail: Mapping[str, Any] | None = None) -> int:
         """Add a row; several processes may do so at once.
@@ -139,8 +179,14 @@ class Audit:
                 for row in connection.execute(chosen)
             ]
 
-    def verify(self) -> int | None:
+    def verify(self, *, whole: bool = True) -> int | None:
         """Look for the first row that does not fit the chain.
+
+        Parameters
+        ----------
+        whole : bool
+            Read every row. Else only those that were added since the last call of this object that found the trail
+            whole: a row before them that was changed with its hash left as it was shows only in a whole look.
 
         Returns
         -------
@@ -148,22 +194,23 @@ class Audit:
             Number of the first row that was changed, put in, or whose predecessor was taken away; None when the trail
             is whole. Rows cut off at the end leave no trace in the chain itself: keep `head` elsewhere.
         """
-        with self._engine.connect() as connection:
-            rows = connection.execution_options(yield_per=_BATCH).execute(select(AUDIT).order_by(AUDIT.c.seq))
-            expected: tuple[int, str] | None = None
-            start: tuple[int, str] = (0, GENESIS)
-            trims: set[tuple[int, str]] = set()
-            for row in rows:
-                if expected is None:
-                    start = expected = (row.seq - 1, row.former)
-                whole = chained(row.former, row.seq, row.ms, row.who, row.act, row.subject, row.detail)
-                if row.seq != expected[0] + 1 or row.former != expected[1] or row.hash != whole:
-                    return int(row.seq)
-                if row.act == TRIM:
-                    detail = json.loads(row.detail)
-                    trims.add((detail["seq"], detail["hash"]))
-                expected = (row.seq, row.hash)
-        return None if start == (0, GENESIS) or start in trims else start[0] + 1
+        with self._turn, self._engine.connect() as connection:
+            known = None if whole else self._checked
+            first = connection.execute(select(AUDIT.c.seq, AUDIT.c.former).order_by(AUDIT.c.seq).limit(1)).first()
+            if known is not None:
+                # Whatever a trim took away, or anybody else, is judged by a whole look.
+                last = connection.scalar(select(AUDIT.c.hash).where(AUDIT.c.seq == known.at[0]))
+                if first is None or (first.seq - 1, first.former) != known.start or last != known.at[1]:
+                    known = None
+            if first is None:
+                self._checked = None
+                return None
+            if known is None:
+                start = (first.seq - 1, first.former)
+                known = _Checked(start, start)
+            found = _follow(connection, known)
+            self._checked = found if isinstance(found, _Checked) else None
+            return found if isinstance(found, int) else None
 
     def head(self) -> tuple[int, str]:
         """Give number and hash of the newest row; 0 and `GENESIS` before the first."""

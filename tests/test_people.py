@@ -223,6 +223,33 @@ def test_many_writers_make_one_chain(url: str, trail: Audit) -> None:
     assert trail.verify() is None
 
 
+def test_what_was_checked_is_not_read_again(trail: Audit) -> None:
+    """New rows alone are checked, a forged one among them shows, as do rows taken away, put back, or trimmed."""
+    for number in range(5):
+        trail.add(1000 + number, "u", "act", "s")
+    assert trail.verify(whole=False) is None
+    with trail._writer.begin() as connection:
+        connection.execute(update(AUDIT).where(AUDIT.c.seq == 2).values(who="forged"))
+    assert trail.verify(whole=False) is None
+    assert trail.verify() == 2
+    assert trail.verify(whole=False) == 2
+    with trail._writer.begin() as connection:
+        connection.execute(update(AUDIT).where(AUDIT.c.seq == 2).values(who="u"))
+    assert trail.verify(whole=False) is None
+    trail.add(1005, "u", "act", "s")
+    with trail._writer.begin() as connection:
+        connection.execute(update(AUDIT).where(AUDIT.c.seq == 6).values(who="forged"))
+    assert trail.verify(whole=False) == 6
+    with trail._writer.begin() as connection:
+        connection.execute(update(AUDIT).where(AUDIT.c.seq == 6).values(who="u"))
+    assert trail.verify(whole=False) is None
+    assert trail.trim(2000, "keeper", 1003) == 3
+    assert trail.verify(whole=False) is None
+    with trail._writer.begin() as connection:
+        connection.execute(delete(AUDIT).where(AUDIT.c.seq == 4))
+    assert trail.verify(whole=False) == 5
+
+
 @pytest.mark.parametrize("column", ["ms", "who", "act", "subject", "detail", "former", "hash"])
 def test_any_changed_column_shows(tmp_path: Path, column: str) -> None:
     """A change of any column of a row is found, at that row (or, of its hash alone, there as well)."""

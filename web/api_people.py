@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -180,11 +181,15 @@ async def show_audit(
     before: Annotated[int | None, Query(ge=1)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     subject: Annotated[str | None, Query(max_length=512)] = None,
+    whole: bool = False,
 ) -> dict[str, Any]:
-    """Newest rows of the audit trail, and the number of the first row that was tampered with (`broken`, else null)."""
+    """Newest rows of the audit trail, and the number of the first row that was tampered with (`broken`, else null).
+
+    Rows are checked once, when they are new to this server; with `whole` all of them again.
+    """
     trail = part(request, "audit", Audit)
     rows = await asyncio.to_thread(trail.rows, before, limit, subject)
-    broken = await asyncio.to_thread(trail.verify)
+    broken = await asyncio.to_thread(partial(trail.verify, whole=whole))
     return {"rows": [msgspec.to_builtins(row) for row in rows], "intact": broken is None, "broken": broken}
 
 

@@ -78,11 +78,13 @@ class Trail:
             return
         async with self._turn:
             while self._waiting:
+                # Taken out first: rows that come meanwhile may push the oldest out.
+                row = self._waiting.popleft()
                 try:
-                    await asyncio.to_thread(self._store.add, *self._waiting[0])
+                    await asyncio.to_thread(self._store.add, *row)
                 except (SQLAlchemyError, OSError) as error:
+                    self._waiting.appendleft(row)
                     log.error(
                         "audit trail can't be written, %d rows wait: %s", len(self._waiting), type(error).__name__
                     )
                     return
-                self._waiting.popleft()
