@@ -59,6 +59,7 @@ function cellAt(reason, s, hz) {
  */
 export function showReason(reason, palette) {
   const head = h("p", {}, h("b", {}, `${rhythmWord(reason.code)}, ${percent(reason.p)}`), ` · ${rhythmWord(reason.second)}, ${percent(reason.second_p)}`);
+  /** @type {HTMLElement[]} */
   const parts = [head];
   if (reason.rule) parts.push(h("p", { class: "note" }, reason.rule));
   if (reason.map.length) {
