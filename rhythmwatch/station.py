@@ -182,11 +182,11 @@ def _parts(
         last = min(DEFAULT_PARTITIONS, (number + 1) * size) - 1
         span = f"{number * size}-{last}"
         parts.append(Part(f"worker-{number + 1}", ("worker", "--partitions", span), shared))
-    parts.append(Part("historian", ("historian",), shared))
-    parts.append(Part("keeper", ("keeper",), shared))
-    parts.append(Part("recorder", ("recorder",), shared))
-    parts.append(Part("evidence", ("evidence",), shared))
-    parts.append(Part("notifier", ("notifier",), {**shared, "RHYTHMWATCH_BROKER": broker}))
+    sending = {**shared, "RHYTHMWATCH_BROKER": broker}
+    parts += [
+        Part(name, (name,), sending if name == "notifier" else shared, later=True)
+        for name in ("historian", "notifier", "recorder", "evidence", "keeper")
+    ]
     if station.metrics:
         host, first = parse_address(station.metrics)
         parts = [
@@ -194,7 +194,8 @@ def _parts(
             for number, part in enumerate(parts)
         ]
     if station.source:
-        parts.append(Part("source", station.source, {**shared, "RHYTHMWATCH_BROKER": devices}, restart=False))
+        source = Part("source", station.source, {**shared, "RHYTHMWATCH_BROKER": devices}, restart=False)
+        parts.insert(next(number for number, part in enumerate(parts) if part.later), source)
     return parts
 
 

@@ -23,6 +23,9 @@ HEALTHY_AFTER_S: Final = 20.0
 GRACE_S: Final = 8.0
 STALL_S: Final = 15.0
 """Without a heartbeat for this long, after the first one, a process is killed and started again."""
+LATER_S: Final = 20.0
+"""Parts that may start later wait no longer than this for those before them."""
+POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +42,16 @@ class Part:
         Added to the supervisor's own.
     restart : bool
         Whether it is started again when it ends (a source of a finite recording is not).
+    later : bool
+        Started only once all parts before it have given a heartbeat (at most `LATER_S` after the first), so that what
+        people wait for has the machine to itself.
     """
 
     name: str
     arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     restart: bool = True
+    later: bool = False
 
 
 class Supervisor:
@@ -64,6 +71,7 @@ class Supervisor:
         self.restarts: dict[str, int] = {part.name: 0 for part in parts}
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._heard: dict[str, float] = {}
+        self._until = 0.0
 
     def pid(self, name: str) -> int | None:
         """Process id of a part that runs now."""
@@ -76,6 +84,7 @@ class Supervisor:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set or all finite parts have ended; end the rest: SIGTERM, a grace period, SIGKILL."""
+        self._until = asyncio.get_running_loop().time() + LATER_S
         keepers = [asyncio.create_task(self._keep(part, stop), name=f"keep-{part.name}") for part in self.parts]
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -93,9 +102,14 @@ class Supervisor:
     async def _keep(self, part: Part, stop: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
         delay = FIRST_DELAY_S
+        if part.later:
+            before = [other.name for other in self.parts[: self.parts.index(part)]]
+            while not stop.is_set() and loop.time() < self._until and not all(map(self.heard, before)):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), POLL_S)
         while not stop.is_set():
             began = loop.time()
-            code = await self._run_once(part)
+            code = await self._run_once(part, stop)
             if stop.is_set() or (not part.restart and code == 0):
                 return
             if loop.time() - began > HEALTHY_AFTER_S:
@@ -106,7 +120,7 @@ class Supervisor:
                 await asyncio.wait_for(stop.wait(), delay)
             delay = min(delay * 2, LONGEST_DELAY_S)
 
-    async def _run_once(self, part: Part) -> int:
+    async def _run_once(self, part: Part, stop: asyncio.Event) -> int:
         """Run a part's process until it ends or stalls; returns its exit code."""
         loop = asyncio.get_running_loop()
         ours, theirs = os.pipe()
@@ -126,6 +140,9 @@ class Supervisor:
         finally:
             os.close(theirs)
         self._processes[part.name] = process
+        if stop.is_set():
+            # It came up while the others were being ended.
+            process.terminate()
         loop.add_reader(ours, hear)
         try:
             waiting = asyncio.ensure_future(process.wait())

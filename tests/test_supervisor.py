@@ -45,6 +45,28 @@ async def test_a_killed_part_is_started_again_and_all_end(tmp_path: Path):
         os.kill(second, 0)
 
 
+async def test_a_later_part_waits_for_those_before_it(tmp_path: Path):
+    """It starts once the part before it has given a heartbeat, and never where the stop comes first."""
+    away = {"RHYTHMWATCH_BUS": f"unix://{tmp_path}/none", "RHYTHMWATCH_HISTORY": f"sqlite:///{tmp_path}/h.db"}
+    parts = [Part("first", ("historian",), away), Part("second", ("historian",), away, later=True)]
+    supervisor, stop = Supervisor(parts), asyncio.Event()
+    task = asyncio.create_task(supervisor.run(stop))
+    await until_running(supervisor, "first")
+    assert supervisor.pid("second") is None
+    await until_running(supervisor, "second")
+    assert supervisor.heard("first")
+    stop.set()
+    async with asyncio.timeout(DEADLINE_S):
+        await task
+    supervisor, stop = Supervisor(parts), asyncio.Event()
+    task = asyncio.create_task(supervisor.run(stop))
+    await until_running(supervisor, "first")
+    stop.set()
+    async with asyncio.timeout(DEADLINE_S):
+        await task
+    assert (supervisor.pid("second"), supervisor.restarts["second"]) == (None, 0)
+
+
 async def test_a_stalled_part_is_killed_and_started_again(tmp_path: Path):
     """A process whose loop stands still (here: stopped by a signal) gives no heartbeat and gets a successor."""
     part = Part(
