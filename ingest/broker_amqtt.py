@@ -33,6 +33,8 @@ class _Enrolled:
         self._stamp = (0, 0)
         self._look_at = 0.0
         self._hashes: dict[str, str] = {}
+        self.entered: dict[str, str] = {}
+        """Hash of the secret that a device came in with."""
 
     def hashes(self, path: str) -> dict[str, str]:
         """Hash of each device that may log in now."""
@@ -68,7 +70,10 @@ class PasswordPlugin(BaseAuthPlugin):  # type: ignore[misc]
         if known is not None:
             return hmac.compare_digest(known.encode(), password.encode())
         hashed = _enrolled.hashes(self.config.devices).get(name)
-        return hashed is not None and session.client_id == name and secret_matches(password, hashed)
+        if hashed is None or session.client_id != name or not secret_matches(password, hashed):
+            return False
+        _enrolled.entered[name] = hashed
+        return True
 
 
 class TopicPlugin(BaseTopicPlugin):  # type: ignore[misc]
@@ -94,8 +99,10 @@ class TopicPlugin(BaseTopicPlugin):  # type: ignore[misc]
             return False
         if name == SERVICE:
             return not writes or (len(parts) == 4 and parts[3] == "commands")
-        if name != FLEET and (parts[2:3] != [name] or name not in _enrolled.hashes(self.config.devices)):
-            return False
+        if name != FLEET:
+            hashed = _enrolled.hashes(self.config.devices).get(name)
+            if parts[2:3] != [name] or hashed is None or hashed != _enrolled.entered.get(name):
+                return False
         return len(parts) == 4 and parts[3] in (WRITES if writes else READS)
 
 

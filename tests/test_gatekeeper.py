@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ingest.broker import Broker, embedded_broker
 from ingest.gatekeeper import Gatekeeper
 
 DEADLINE_S = 20.0
+ONE = hash_secret("one", rounds=10)
 KINDS = [
     pytest.param(("mosquitto", True), marks=pytest.mark.services, id="plug-in"),
     pytest.param(("mosquitto", False), marks=pytest.mark.services, id="files"),
@@ -47,17 +49,15 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 @pytest.fixture(params=KINDS)
 async def broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Broker]:
     engine, plugin = request.param
-    async with embedded_broker(
-        tmp_path, engine=engine, plugin=plugin, devices={"bed-1": hash_secret("one", rounds=10)}
-    ) as running:
+    async with embedded_broker(tmp_path, engine=engine, plugin=plugin, devices={"bed-1": ONE}) as running:
         assert running.plugin is plugin
         yield running
 
 
 async def test_devices_come_and_go_without_a_restart(broker: Broker):
     """A device that is enrolled gets in, one that is revoked or has an old secret does not, others stay connected."""
-    keeper = Gatekeeper(broker, {"bed-1": hash_secret("one", rounds=10)})
-    hashes = {"bed-1": hash_secret("one", rounds=10)}
+    keeper = Gatekeeper(broker, {"bed-1": ONE})
+    hashes = {"bed-1": ONE}
     async with client(broker, broker.username, broker.password, door=False, identifier="reader") as reader:
         await reader.subscribe("rw/v1/#", qos=1)
         async with client(broker, "bed-1", "one") as old:
@@ -89,7 +89,7 @@ async def test_devices_come_and_go_without_a_restart(broker: Broker):
 
 async def test_a_revoked_device_is_cut_off(broker: Broker):
     """Nothing of a connected device passes any more once it was revoked."""
-    keeper = Gatekeeper(broker, {"bed-1": hash_secret("one", rounds=10)})
+    keeper = Gatekeeper(broker, {"bed-1": ONE})
     async with client(broker, broker.username, broker.password, door=False, identifier="reader") as reader:
         await reader.subscribe("rw/v1/#", qos=1)
         async with contextlib.AsyncExitStack() as stack:
@@ -113,6 +113,48 @@ async def test_a_revoked_device_is_cut_off(broker: Broker):
         assert got == [b"before", b"last"]
 
 
+async def test_a_rotated_secret_ends_on_an_open_connection(broker: Broker):
+    """Soon nothing passes any more of a device that is connected by a secret that was rotated away."""
+    keeper = Gatekeeper(broker, {"bed-1": ONE})
+    got: list[bytes] = []
+
+    async def collect(reader: aiomqtt.Client) -> None:
+        async for message in reader.messages:
+            got.append(bytes(message.payload))  # noqa: PERF401 - read while it grows
+
+    async def passes(device: aiomqtt.Client, mark: bytes) -> bool:
+        """Whether a message comes through; half a second is long for a loopback."""
+        with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
+            await device.publish("rw/v1/bed-1/ecg", mark, qos=1, timeout=0.5)
+            async with asyncio.timeout(0.5):
+                while mark not in got:
+                    await asyncio.sleep(0.01)
+            return True
+        return False
+
+    async with client(broker, broker.username, broker.password, door=False, identifier="reader") as reader:
+        await reader.subscribe("rw/v1/#", qos=1)
+        task = asyncio.create_task(collect(reader))
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(contextlib.suppress(aiomqtt.MqttError))
+            device = await stack.enter_async_context(client(broker, "bed-1", "one"))
+            assert await passes(device, b"before")
+            await keeper.apply({"bed-1": hash_secret("two", rounds=10)})
+            numbers = itertools.count()
+
+            async def shut() -> bool:
+                return not await passes(device, b"%d" % next(numbers))
+
+            await until(shut)
+            assert not await passes(device, b"after")
+        await until(lambda: comes_in(broker, "bed-1", "two"))
+        async with client(broker, "bed-1", "two") as fresh:
+            assert await passes(fresh, b"fresh")
+        assert b"after" not in got
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_a_device_can_not_take_the_session_of_another_client(broker: Broker):
     """With the client id of the reader a device does not push it off, on neither door that it can reach."""
     async with client(broker, broker.username, broker.password, door=False, identifier="rw-ingest") as reader:
@@ -126,7 +168,7 @@ async def test_a_device_can_not_take_the_session_of_another_client(broker: Broke
 
 async def test_the_registry_is_followed(broker: Broker):
     """The loop lets in who appears in the registry, and shuts out for a while whom ingest complains of."""
-    registry = {"bed-1": hash_secret("one", rounds=10)}
+    registry = {"bed-1": ONE}
 
     async def read() -> dict[str, str]:
         return dict(registry)
