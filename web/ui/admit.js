@@ -5,7 +5,7 @@ import { h, put } from "./dom.js";
 import { table } from "./forms.js";
 import { clock, natural } from "./format.js";
 import { T } from "./texts.js";
-import { PROFILES } from "./vocabulary.js";
+import { PROFILES, PURPOSES } from "./vocabulary.js";
 import { View } from "./view.js";
 
 export class Admit extends View {
@@ -29,7 +29,7 @@ export class Admit extends View {
     this.body.replaceChildren(table([T.colBed, T.patient, T.wardName, T.device, T.profile, T.consent, T.admittedSince, T.notes, ""], rows.map((row) => [
       h("a", { class: "bed", href: `/patient/${encodeURIComponent(row.patient)}` }, stays.bed(row.patient)),
       row.person ? (row.name ?? "") : h("i", {}, T.noPatient), row.ward || "–", row.device, row.profile ? (PROFILES[row.profile] ?? row.profile) : "–",
-      Array.isArray(row.consent) && row.consent.length ? row.consent.join(", ") : "–", row.since_ms ? clock(row.since_ms) : "–", String(row.notes_count),
+      Array.isArray(row.consent) && row.consent.length ? row.consent.map((purpose) => PURPOSES[purpose] ?? purpose).join(", ") : "–", row.since_ms ? clock(row.since_ms) : "–", String(row.notes_count),
       this.acts(row)]), T.emptyWall));
   }
 

@@ -32,7 +32,7 @@ export function mapAt(map, column, bin) {
 /**
  * Draw a map over a spectrogram, lowest frequency at the bottom.
  * @param {HTMLCanvasElement} canvas
- * @param {import("./sweep.js").Palette} palette
+ * @param {import("./palette.js").Palette} palette
  * @param {(column: number) => (ArrayLike<number> | null)} values 0 to 255 of each bin
  * @param {Uint8Array | null} map
  * @returns {boolean} whether all of the spectrogram was there
@@ -79,7 +79,7 @@ export const percent = (p) => `${(p * 100).toFixed(1)} %`;
 export class Chosen {
   /**
    * @param {import("./trace.js").Trace} trace
-   * @param {import("./sweep.js").Palette} palette
+   * @param {import("./palette.js").Palette} palette
    * @param {{csrf: string} | null} [api] with it, maps of normal beats are worked out when they are chosen
    */
   constructor(trace, palette, api = null) {

@@ -26,7 +26,7 @@ export function ackButton(alarm, parts) {
 
 /** @param {import("./ward.js").Alarm} alarm */
 export function stateText(alarm) {
-  if (alarm.acked_by) return `${PRESENCE[alarm.presence]}${alarm.presence === "ack" ? " by" : " · seen by"} ${alarm.acked_by}${alarm.acked_ms ? `, ${clock(alarm.acked_ms)}` : ""}`;
+  if (alarm.acked_by) return T.stateBy(PRESENCE[alarm.presence], alarm.presence === "ack", alarm.acked_by, alarm.acked_ms ? clock(alarm.acked_ms) : "");
   return PRESENCE[alarm.presence] ?? alarm.presence;
 }
 

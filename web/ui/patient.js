@@ -5,18 +5,18 @@ import { Chosen } from "./chosen.js";
 import { h, mark, put, sign } from "./dom.js";
 import { age, against, clock, countdown, kindName, rhythmName } from "./format.js";
 import { Held, around, frozen } from "./held.js";
+import { Latest } from "./latest.js";
 import { LimitsPanel } from "./limits.js";
 import { ackButton, stateText } from "./list.js";
 import { Sweep, paper } from "./sweep.js";
 import { T } from "./texts.js";
-import { BEATS, QUALITY } from "./vocabulary.js";
+import { QUALITY } from "./vocabulary.js";
 import { Trends } from "./trends.js";
 import { View } from "./view.js";
 import { RATE_KINDS, level } from "./ward.js";
 
 const SPEEDS = [25, 50];
 const GAINS = [5, 10, 20, null];
-const ROWS = 14;
 
 export class Patient extends View {
   /** @param {string} name channel @param {import("./view.js").Parts} parts */
@@ -31,7 +31,6 @@ export class Patient extends View {
     /** @type {Sweep | null} */
     this.sweep = null;
     this.axisFor = "";
-    this.beatCount = -1;
     this.changes = -1;
     this.root = h("div", { class: "patient" });
     /** @type {Held | null} */
@@ -137,8 +136,7 @@ export class Patient extends View {
     const pick = (/** @type {MouseEvent} */ event) =>
       this.sweep && chosen.near(this.sweep.sampleAt(event.clientX - wave.getBoundingClientRect().left));
     this.alarmList = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": T.patientAlarms });
-    this.rows = h("tbody");
-    this.legend = h("div", { class: "legend" });
+    this.latest = new Latest(bed.trace, this.palette, (beat) => chosen.show(beat));
     this.stale = h("div", { class: "tile-stale", hidden: true }, h("span"));
     this.title = this.parts.stays.bed(this.name);
     this.label = h("h1");
@@ -163,12 +161,10 @@ export class Patient extends View {
           this.choice(GAINS.map((v) => [v, v === null ? T.gainAuto : `${v}`]), T.gain, () => this.prefs.gain, (v) => (this.prefs.gain = v))),
         h("div", { class: "strip", onclick: pick }, paperCanvas, wave, h("span", { class: "strip-name" }, T.wave), this.stale),
         h("div", { class: "strip heat-strip", onclick: pick }, heat, this.axis, h("span", { class: "strip-name" }, T.spectrogram)),
-        this.place, this.legend),
+        this.place, this.latest.legend),
       h("aside", { class: "side" }, this.vital, facts, chosen.root,
         h("section", { class: "card block alarms" }, h("h2", {}, T.patientAlarms), this.alarmList),
-        h("section", { class: "card block latest" }, h("h2", {}, T.recentBeats), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": T.recentBeats },
-          h("table", {}, h("thead", {}, h("tr", {}, ...[[T.time, ""], [T.class, ""], [T.sure, "num"], [T.second, ""], [T.rr, "num"]]
-            .map(([text, kind]) => h("th", { class: kind || null, scope: "col" }, text)))), this.rows))))),
+        this.latest.root)),
       h("div", { class: "patient-more" }, this.trends.root, this.limits.root, this.care.root, this.refused));
     this.sweep = new Sweep(wave, bed.trace, this.palette,
       { speed: this.prefs.speed, gain: this.prefs.gain, all: true, ground: null }, heat);
@@ -176,7 +172,6 @@ export class Patient extends View {
     this.papers.observe(paperCanvas);
     this.paperCanvas = paperCanvas;
     this.axisFor = "";
-    this.beatCount = -1;
     this.changes = -1;
     this.who();
     this.settings();
@@ -236,7 +231,7 @@ export class Patient extends View {
     this.held?.redraw(this.prefs);
     this.trends?.draw();
     paper(this.paperCanvas, this.palette);
-    this.beatCount = -1;
+    if (this.latest) this.latest.drawn = -1;
   }
 
   alarms() {
@@ -280,33 +275,8 @@ export class Patient extends View {
       put(this.facts.lead, bed.lead || "–");
       put(this.facts.device, bed.device || "–");
     }
-    this.beats();
+    this.latest?.tick();
     this.hertz();
-  }
-
-  beats() {
-    const beats = this.bed?.trace.beats ?? [];
-    const last = beats.length ? beats[beats.length - 1].sample : 0;
-    if (last === this.beatCount) return;
-    this.beatCount = last;
-    this.rows?.replaceChildren(...beats.slice(-ROWS).reverse().map((beat) =>
-      h("tr", { onclick: () => this.chosen?.show(beat) }, h("td", {}, clock(beat.ms)), this.cls(beat.code, true), h("td", { class: "num" }, `${Math.round(beat.p * 100)} %`),
-        this.cls(beat.second, false), h("td", { class: "num" }, beat.rr_ms ? `${beat.rr_ms} ms` : "–"))));
-    const counts = new Map();
-    for (const beat of beats) counts.set(beat.code, (counts.get(beat.code) ?? 0) + 1);
-    this.legend?.replaceChildren(...Object.entries(BEATS).filter(([code]) => counts.has(code)).map(([code, { letter, name }]) => {
-      const b = h("b", { class: "cls" }, letter);
-      b.style.color = this.palette.beats[code];
-      return h("span", {}, b, `${name} (${counts.get(code)})`);
-    }));
-  }
-
-  /** @param {string} code @param {boolean} strong */
-  cls(code, strong) {
-    const beat = BEATS[code];
-    const cell = h("td", { class: strong ? "cls" : null, title: beat?.name ?? code }, beat?.letter ?? code);
-    if (strong) cell.style.color = this.palette.beats[code] ?? "";
-    return cell;
   }
 
   hertz() {

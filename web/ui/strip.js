@@ -22,7 +22,7 @@ const STEPS_MM = [20, 10, 5, 2.5];
 const WIDEST = 16_000;
 
 export class Strip {
-  /** @param {StripData} data @param {import("./sweep.js").Palette} palette @param {StripOptions} options @param {number} [height] */
+  /** @param {StripData} data @param {import("./palette.js").Palette} palette @param {StripOptions} options @param {number} [height] */
   constructor(data, palette, options, height = 230) {
     this.data = data;
     this.palette = palette;

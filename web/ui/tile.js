@@ -11,7 +11,7 @@ export class Tile {
   /**
    * @param {import("./ward.js").Bed} bed
    * @param {import("./ward.js").Ward} ward
-   * @param {import("./sweep.js").Palette} palette
+   * @param {import("./palette.js").Palette} palette
    * @param {import("./stays.js").Stays} stays
    */
   constructor(bed, ward, palette, stays) {
@@ -49,7 +49,7 @@ export class Tile {
     this.sweep.close();
   }
 
-  /** @param {import("./sweep.js").Palette} palette */
+  /** @param {import("./palette.js").Palette} palette */
   recolour(palette) {
     this.sweep.palette = palette;
     this.sweep.life = -1;

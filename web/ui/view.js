@@ -8,7 +8,7 @@
  * @property {import("./acts.js").Acts} acts
  * @property {import("./api.js").Api} api
  * @property {import("./prefs.js").Prefs} prefs
- * @property {import("./sweep.js").Palette} palette
+ * @property {import("./palette.js").Palette} palette
  * @property {import("./signals.js").Signals} signals
  * @property {import("./stays.js").Stays} stays
  * @property {{user: string, role: string}} session

@@ -17,7 +17,7 @@ const short = (value) => String(Number(value.toPrecision(3)));
 
 /**
  * Draw a rhythm's map, lowest band at the bottom; over a picture if there is one.
- * @param {HTMLCanvasElement} canvas @param {import("./sweep.js").Palette} palette @param {Reason} reason
+ * @param {HTMLCanvasElement} canvas @param {import("./palette.js").Palette} palette @param {Reason} reason
  * @param {number[][]} [picture] rows of bins from the lowest, of the seconds before the end
  * @param {number} [columnS] seconds of a column of it @param {number} [binHz]
  */
@@ -54,7 +54,7 @@ function cellAt(reason, s, hz) {
 
 /**
  * All of a reason as elements.
- * @param {Reason} reason @param {import("./sweep.js").Palette} palette
+ * @param {Reason} reason @param {import("./palette.js").Palette} palette
  * @returns {HTMLElement[]}
  */
 export function showReason(reason, palette) {
