@@ -7,6 +7,8 @@ import base64
 import contextlib
 import os
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +26,7 @@ from bus.messages import AlarmEvent
 from dsp.layout import FS
 from dsp.spectrogram import BINS, HOP
 from ingest.recordings import Recording
+from rhythmwatch.metrics import Figure, exposing
 from rhythmwatch.models import Models
 from rhythmwatch.reasons import explain_evidence
 from rhythmwatch.stages import Chunk, Stages
@@ -157,15 +160,30 @@ def _map(strip: Strip, column: int, models: Models, alarm: AlarmEvent) -> Eviden
     )
 
 
-def cut_due(store: EvidenceStore, archive: Archive, models: Models, now_ms: int) -> int:
-    """Cut the evidence of every alarm whose strip is recorded, or will not be any more.
+@dataclass(slots=True)
+class Counters:
+    """What the evidence process did since its start."""
 
-    Returns
-    -------
-    int
-        Alarms that are settled now.
-    """
-    done = 0
+    alarms: int = 0
+    """Settled, with evidence or without."""
+    empty: int = 0
+    """Alarms of which nothing was recorded."""
+    faults: int = 0
+    """Strips that could not be cut."""
+    failures: int = 0
+    """Of disk and database."""
+
+
+def figures(counters: Counters) -> Iterator[Figure]:
+    """Figures of the evidence process for Prometheus."""
+    yield Figure("alarms", counters.alarms, "Alarms whose evidence is settled.")
+    yield Figure("empty", counters.empty, "Alarms of which nothing was recorded.")
+    yield Figure("faults", counters.faults, "Strips that could not be cut.")
+    yield Figure("failures", counters.failures, "Failures of disk and database, tried again.")
+
+
+def cut_due(store: EvidenceStore, archive: Archive, models: Models, now_ms: int, counters: Counters) -> None:
+    """Cut the evidence of every alarm whose strip is recorded, or will not be any more, and count them."""
     for alarm in store.wanted(now_ms - BACK_MS, now_ms, 500):
         _, to_ms = stretch_of(alarm)
         # What came late is recorded late.
@@ -178,14 +196,21 @@ def cut_due(store: EvidenceStore, archive: Archive, models: Models, now_ms: int)
         except (ValueError, LookupError, ArithmeticError) as error:
             # One strip that can't be read must not hold up the evidence of all others.
             log.error("evidence can't be cut", alarm=alarm.id, why=f"{type(error).__name__}: {error}")
+            counters.faults += 1
             evidence = None
         store.keep(alarm, evidence, now_ms)
-        done += 1
-    return done
+        counters.alarms += 1
+        counters.empty += evidence is None
 
 
 async def examine(
-    history: str, recordings: Path, models: Models, stop: asyncio.Event, *, poll_s: float = POLL_S
+    history: str,
+    recordings: Path,
+    models: Models,
+    stop: asyncio.Event,
+    *,
+    poll_s: float = POLL_S,
+    metrics: str = "",
 ) -> None:
     """Cut evidence until `stop` is set; what fails is tried again.
 
@@ -200,28 +225,33 @@ async def examine(
         Set to end it.
     poll_s : float
         Pause between two looks.
+    metrics : str
+        ``host:port`` for Prometheus; empty for none.
     """
     with contextlib.suppress(OSError):
         # Nobody waits for it: the live path goes first.
         os.nice(10)
     engine = open_engine(history)
     store, archive = EvidenceStore(engine), Archive(history, recordings)
-    total, wait, failing = 0, poll_s, ""
+    counters, ready, wait, failing = Counters(), False, poll_s, ""
     try:
-        while not stop.is_set():
-            try:
-                if not total:
-                    await asyncio.to_thread(upgrade, engine)
-                total += await asyncio.to_thread(cut_due, store, archive, models, int(time.time() * 1000))
-                wait, failing = poll_s, ""
-            except (SQLAlchemyError, OSError) as error:
-                problem = str(error).split("\n", 1)[0]
-                if problem != failing:
-                    log.warning("evidence can't be kept, tried again until it works", why=problem)
-                wait, failing = min(2 * wait, MAX_WAIT_S), problem
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), wait)
+        with exposing(metrics, "evidence", lambda: figures(counters)):
+            while not stop.is_set():
+                try:
+                    if not ready:
+                        await asyncio.to_thread(upgrade, engine)
+                        ready = True
+                    await asyncio.to_thread(cut_due, store, archive, models, int(time.time() * 1000), counters)
+                    wait, failing = poll_s, ""
+                except (SQLAlchemyError, OSError) as error:
+                    counters.failures += 1
+                    problem = str(error).split("\n", 1)[0]
+                    if problem != failing:
+                        log.warning("evidence can't be kept, tried again until it works", why=problem)
+                    wait, failing = min(2 * wait, MAX_WAIT_S), problem
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), wait)
     finally:
         archive.close()
         engine.dispose()
-    log.info("evidence process ended", alarms=total)
+    log.info("evidence process ended", alarms=counters.alarms)

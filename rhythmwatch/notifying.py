@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +17,13 @@ from alerts.care import Care
 from alerts.contacts import Contact
 from alerts.database import open_engine
 from alerts.deliveries import Delivery
-from alerts.notifier import Notifier
+from alerts.notifier import Counters, Notifier
 from alerts.notify_senders import Mail, MailServer, Sender, SendError, Webhooks
 from bus.messages import DEFAULT_PARTITIONS
 from bus.streams import Bus
 from ingest.device_model import topic_of
 from rhythmwatch.addresses import BrokerAddress
+from rhythmwatch.metrics import Figure, exposing
 
 log = structlog.get_logger()
 
@@ -92,6 +93,12 @@ def bed_and_ward(care: Care) -> Callable[[str], tuple[str, str]]:
     return place_of
 
 
+def figures(counters: Counters) -> Iterator[Figure]:
+    """Figures of the notifier for Prometheus."""
+    for name in Counters.__dataclass_fields__:
+        yield Figure(name, getattr(counters, name), f"{name.replace('_', ' ')} of the notifier.")
+
+
 async def notify(
     bus_url: str,
     history: str,
@@ -101,6 +108,7 @@ async def notify(
     authority: Path | None = None,
     mail: str = "",
     sender: str = "",
+    metrics: str = "",
 ) -> None:
     """Tell contacts of alarms until `stop` is set.
 
@@ -116,6 +124,8 @@ async def notify(
         See `DeviceTopics`.
     mail, sender : str
         Mail server (`MailServer.parse`) and from whom mail comes; empty for none.
+    metrics : str
+        ``host:port`` for Prometheus; empty for none.
 
     Raises
     ------
@@ -133,7 +143,8 @@ async def notify(
         async with Bus(bus_url) as bus:
             log.info("notifier ready", channels=sorted(senders))
             notifier = Notifier(bus, engine, senders, stop, place_of=bed_and_ward(Care(engine)))
-            await notifier.run(range(DEFAULT_PARTITIONS))
+            with exposing(metrics, "notifier", lambda: figures(notifier.counters)):
+                await notifier.run(range(DEFAULT_PARTITIONS))
     finally:
         if topics is not None:
             await topics.close()

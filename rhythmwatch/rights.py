@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +44,7 @@ from bus.messages import (
 from bus.streams import Bus, Position, Record, milliseconds, order
 from ingest.codecs import decode_frame
 from ingest.frame import FrameError
+from rhythmwatch.metrics import Figure, exposing
 
 log = structlog.get_logger()
 
@@ -121,8 +122,34 @@ async def retain(stores: Stores, now_ms: int) -> dict[str, int]:
     return counts
 
 
+@dataclass(slots=True)
+class Counters:
+    """What the keeper did since its start."""
+
+    pending: int = 0
+    """Erasures that are not done."""
+    failures: int = 0
+    """Of bus, disk and database."""
+    deleted: dict[str, int] = field(default_factory=dict)
+    """By kind of data."""
+
+
+def figures(counters: Counters) -> Iterator[Figure]:
+    """Figures of the keeper for Prometheus."""
+    yield Figure("pending_erasures", counters.pending, "Erasures that are not done.", counts=False)
+    yield Figure("failures", counters.failures, "Failures of bus, disk and database, tried again.")
+    for kind, count in sorted(dict(counters.deleted).items()):
+        yield Figure("deleted", count, "What was older than its kind is kept.", label=("kind", kind))
+
+
 async def keep_rights(
-    bus_url: str, history: str, recordings: Path, stop: asyncio.Event, *, poll_s: float = POLL_S
+    bus_url: str,
+    history: str,
+    recordings: Path,
+    stop: asyncio.Event,
+    *,
+    poll_s: float = POLL_S,
+    metrics: str = "",
 ) -> None:
     """Run the keeper as a process until `stop` is set.
 
@@ -134,7 +161,10 @@ async def keep_rights(
         Folder of the recordings.
     stop : asyncio.Event
         Set to end it.
+    metrics : str
+        ``host:port`` for Prometheus; empty for none.
     """
+    counters = Counters()
     engine = open_engine(history)
     archive = Archive(history, recordings)
     stores_ready = False
@@ -144,28 +174,43 @@ async def keep_rights(
             care = Care(engine)
             stores = Stores(bus, care, Erasures(engine), Audit(engine), archive)
             desk = Desk(care, Sender(bus).append)
-            while not stop.is_set():
-                try:
-                    if not stores_ready:
-                        await asyncio.to_thread(upgrade, engine)
-                        stores_ready = True
-                    await desk.flush()
-                    for erasure in await asyncio.to_thread(stores.erasures.list, pending=True):
-                        left = await erase(stores, erasure)
-                        log.info("erasure", number=erasure.id, left=left)
-                    if time.monotonic() >= next_retention:
-                        counts = await retain(stores, _now())
-                        next_retention = time.monotonic() + RETENTION_S
-                        if any(counts.values()):
-                            log.info("old data deleted", **counts)
-                except (SQLAlchemyError, OSError) as error:
-                    # The message of the database may hold values of the statement.
-                    log.warning("keeper waits", why=type(error).__name__)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), poll_s)
+            with exposing(metrics, "keeper", lambda: figures(counters)):
+                while not stop.is_set():
+                    try:
+                        if not stores_ready:
+                            await asyncio.to_thread(upgrade, engine)
+                            stores_ready = True
+                        await desk.flush()
+                        await _carry_on(stores, counters)
+                        if time.monotonic() >= next_retention:
+                            await _retain(stores, counters)
+                            next_retention = time.monotonic() + RETENTION_S
+                    except (SQLAlchemyError, OSError) as error:
+                        counters.failures += 1
+                        # The message of the database may hold values of the statement.
+                        log.warning("keeper waits", why=type(error).__name__)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), poll_s)
     finally:
         archive.close()
         engine.dispose()
+
+
+async def _carry_on(stores: Stores, counters: Counters) -> None:
+    pending = await asyncio.to_thread(stores.erasures.list, pending=True)
+    counters.pending = len(pending)
+    for erasure in pending:
+        left = await erase(stores, erasure)
+        counters.pending -= not left
+        log.info("erasure", number=erasure.id, left=left)
+
+
+async def _retain(stores: Stores, counters: Counters) -> None:
+    counts = await retain(stores, _now())
+    for kind, count in counts.items():
+        counters.deleted[kind] = counters.deleted.get(kind, 0) + count
+    if any(counts.values()):
+        log.info("old data deleted", **counts)
 
 
 class Sender:

@@ -36,12 +36,14 @@ SECRETS = {
     "RHYTHMWATCH_ADMIN_PASSWORD": "a long station secret",
     "RHYTHMWATCH_HOST_NAME": "127.0.0.1",
 }
+PROCESSES = ("ingest", "worker", "historian", "recorder", "evidence", "notifier", "keeper", "web")
 PASSWORDS = {"RHYTHMWATCH_ADMIN_PASSWORD", "RHYTHMWATCH_MQTT_PASSWORD"}
 
 
 def compose() -> dict[str, Any]:
     """Read the file with its variables filled in, as compose does."""
     text = re.sub(r"\$\{(\w+):\?[^}]*\}", lambda match: SECRETS[match[1]], FILE.read_text(encoding="utf-8"))
+    text = re.sub(r"\$\{\w+:-\}", "", text)
     parsed: dict[str, Any] = yaml.safe_load(text.replace("$$", "$"))
     return parsed
 
@@ -69,7 +71,7 @@ def test_the_file_meets_the_compose_schema():
 
 def test_every_setting_is_an_option_of_its_command():
     """Each RHYTHMWATCH_ variable of a service is one that its command reads."""
-    for service in ("certs", "gate", "ingest", "worker", "historian", "recorder", "keeper", "web"):
+    for service in ("certs", "gate", *PROCESSES):
         spec = compose()["services"][service]
         words = list(itertools.takewhile(lambda word: not word.startswith("-"), spec["command"]))
         shown = "".join(
@@ -120,12 +122,15 @@ async def started(tmp_path: Path) -> AsyncIterator[tuple[int, str, int]]:
         ("mosquitto", [*services["mosquitto"]["entrypoint"][:2], script], {}),
         ("valkey", valkey, {}),
     ]
-    for name in ("certs", "gate", "ingest", "worker", "historian", "recorder", "web"):
+    for name in ("certs", "gate", *PROCESSES):
         spec = services[name]
         words = [str(ports["8800"]) if word == "8800" else local(str(word)) for word in spec["command"]]
-        environment = {key: local(str(value)) for key, value in spec["environment"].items()}
+        environment = {key: local(str(value or "")) for key, value in spec["environment"].items()}
+        if "RHYTHMWATCH_METRICS" in environment:
+            environment["RHYTHMWATCH_METRICS"] = "127.0.0.1:0"
         commands.append((name, [sys.executable, "-m", "rhythmwatch", *words], environment))
     stack: list[Any] = []
+    processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         (certs,) = [entry for entry in commands if entry[0] == "certs"]
         await asyncio.to_thread(subprocess.run, certs[1], env={**os.environ, **certs[2]}, check=True)
@@ -133,9 +138,10 @@ async def started(tmp_path: Path) -> AsyncIterator[tuple[int, str, int]]:
             if name == "certs":
                 continue
             context = running(command, {k: str(v) for k, v in environment.items()}, tmp_path / f"{name}.log")
-            context.__enter__()
+            processes[name] = context.__enter__()
             stack.append(context)
         yield ports["8883"], f"redis://127.0.0.1:{ports['6379']}/0", ports["8800"]
+        assert {name for name, process in processes.items() if process.poll() is not None} == set()
     finally:
         for context in reversed(stack):
             context.__exit__(None, None, None)

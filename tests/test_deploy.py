@@ -15,6 +15,7 @@ from rhythmwatch.cli import app
 from rhythmwatch.keeping import figures as historian_figures
 from rhythmwatch.metrics import Figure
 from rhythmwatch.pages import figures as page_figures
+from rhythmwatch.station import Station, _parts
 from rhythmwatch.worker import figures as worker_figures
 from web.hub import Counters as HubCounters
 
@@ -33,11 +34,11 @@ def test_manifests_are_valid(manifest: dict, version: str):
 
 
 def containers() -> list[dict]:
-    """Containers of all deployments."""
+    """Containers of everything that runs."""
     return [
         container
         for item in MANIFESTS
-        if item["kind"] == "Deployment"
+        if item["kind"] in ("Deployment", "StatefulSet")
         for container in item["spec"]["template"]["spec"]["containers"]
     ]
 
@@ -51,6 +52,31 @@ def test_containers_run_commands_that_exist():
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         assert {argument for argument in container["args"] if argument.startswith("--")} <= known
         assert all(entry["name"] in settings for entry in container["env"])
+
+
+PROCESSES = {"web", "ingest", "worker", "historian", "notifier", "recorder", "evidence", "keeper"}
+
+
+def test_every_process_of_the_service_runs_and_gives_figures():
+    """What `run` starts is in the manifest, the composition and the scrape configuration, each with its figures."""
+    station = Station(Path("state"), "127.0.0.1", 8800)
+    parts = _parts(station, "bus", "broker", "broker", "", "history", 8800, "password")
+    assert {part.arguments[0] for part in parts} == PROCESSES
+    assert {container["args"][0] for container in containers()} == PROCESSES
+    assert all({"name": "RHYTHMWATCH_METRICS", "value": "0.0.0.0:9464"} in item["env"] for item in containers())
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert all(services[name]["environment"]["RHYTHMWATCH_METRICS"] == "0.0.0.0:9464" for name in PROCESSES)
+    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    assert set(scraped[0]["static_configs"][0]["targets"]) == {f"{name}:9464" for name in PROCESSES}
+
+
+def test_an_ingest_that_is_replaced_keeps_its_name():
+    """The broker keeps the session of an ingest by its name: it is that of a pod of a stateful set."""
+    (ingest,) = [item for item in MANIFESTS if item["kind"] == "StatefulSet"]
+    (container,) = ingest["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["ingest", "--share"]
+    named = {"name": "RHYTHMWATCH_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    assert named in container["env"]
 
 
 def test_workers_cover_each_partition_once():

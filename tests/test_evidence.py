@@ -19,7 +19,8 @@ from alerts.store import Store
 from bus.messages import AlarmEvent, StatusEvent, pack, pack_inbound
 from bus.streams import Record
 from dsp.spectrogram import BINS
-from rhythmwatch.evidencing import PATIENCE_MS, SETTLE_MS, cut, cut_due
+from rhythmwatch.evidencing import PATIENCE_MS, SETTLE_MS, Counters, cut, cut_due
+from rhythmwatch.models import Models
 from rhythmwatch.record import Recording
 
 T0 = 1_760_000_040_000
@@ -104,6 +105,13 @@ def test_the_heat_map_of_a_rhythm(ward: Ward):
     assert evidence.map.method
 
 
+def settled(store: EvidenceStore, archive: Archive, models: Models, now_ms: int) -> int:
+    """Cut what is due; how many alarms that settled."""
+    counters = Counters()
+    cut_due(store, archive, models, now_ms, counters)
+    return counters.alarms
+
+
 def test_evidence_is_cut_when_it_is_recorded_and_only_once(ward: Ward):
     """Nothing half is kept: the cutter waits for the end of the strip, keeps it, and does not come back to it."""
     models = stories.models()
@@ -111,10 +119,10 @@ def test_evidence_is_cut_when_it_is_recorded_and_only_once(ward: Ward):
     vtach = next(e for e in alarms if e.kind == "VTACH")
     end = stretch_of(vtach)[1]
     assert end > T0 + 47_000
-    assert cut_due(ward.evidence, ward.archive, models, end + SETTLE_MS) == 0
+    assert settled(ward.evidence, ward.archive, models, end + SETTLE_MS) == 0
     ward.keep(SECONDS)
-    assert cut_due(ward.evidence, ward.archive, models, end + SETTLE_MS - 1) == 0
-    assert cut_due(ward.evidence, ward.archive, models, end + SETTLE_MS) >= 1
+    assert settled(ward.evidence, ward.archive, models, end + SETTLE_MS - 1) == 0
+    assert settled(ward.evidence, ward.archive, models, end + SETTLE_MS) >= 1
     kept = ward.evidence.load(vtach.id)
     assert kept == cut(ward.archive, models, vtach, "MLII")
     assert vtach.id not in {e.id for e in ward.evidence.wanted(0, 2**60, 100)}
@@ -131,8 +139,8 @@ def test_an_alarm_without_a_recording_is_settled_too(ward: Ward, tmp_path: Path)
     empty = Archive(ward.url, tmp_path / "elsewhere")
     ward.archive.erase("a")
     clinical = [e for e in alarms if not e.technical]
-    assert cut_due(ward.evidence, empty, stories.models(), T0 + 90_000 + SETTLE_MS) == 0
-    assert cut_due(ward.evidence, empty, stories.models(), T0 + 100_000 + PATIENCE_MS) == len(clinical)
+    assert settled(ward.evidence, empty, stories.models(), T0 + 90_000 + SETTLE_MS) == 0
+    assert settled(ward.evidence, empty, stories.models(), T0 + 100_000 + PATIENCE_MS) == len(clinical)
     assert ward.evidence.load(clinical[0].id) is None
     assert ward.evidence.kept([clinical[0].id]) == set()
     empty.close()

@@ -17,6 +17,7 @@ def keeper(
     bus: options.BusUrl = BUS,
     history: options.HistoryUrl = HISTORY,
     recordings: options.Recordings = RECORDINGS,
+    metrics: options.Metrics = "",
 ) -> None:
     """Delete what is older than it is kept, and carry erasures through."""
     from alerts.database import StoreError
@@ -24,8 +25,8 @@ def keeper(
     from rhythmwatch.rights import keep_rights
 
     _child()
-    with options.one_line_errors(StoreError, BusError, OSError):
-        run_until_stopped("keeper", lambda stop: keep_rights(bus, history, recordings, stop))
+    with options.one_line_errors(StoreError, BusError, OSError, ValueError):
+        run_until_stopped("keeper", lambda stop: keep_rights(bus, history, recordings, stop, metrics=metrics))
 
 
 def export_training(

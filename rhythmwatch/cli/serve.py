@@ -204,6 +204,7 @@ def notifier(
     ca: options.Authority = None,
     mail: options.MailUrl = "",
     mail_from: options.MailFrom = "",
+    metrics: options.Metrics = "",
 ) -> None:
     """Tell contacts of alarms: by webhook, mail, and on the topic of the device."""
     from alerts.database import StoreError
@@ -213,7 +214,9 @@ def notifier(
     with options.one_line_errors(ValueError, StoreError, OSError):
         run_until_stopped(
             "notifier",
-            lambda stop: notify(bus, history, stop, broker=broker, authority=ca, mail=mail, sender=mail_from),
+            lambda stop: notify(
+                bus, history, stop, broker=broker, authority=ca, mail=mail, sender=mail_from, metrics=metrics
+            ),
         )
 
 
@@ -221,6 +224,7 @@ def evidence(
     history: options.HistoryUrl = HISTORY,
     recordings: options.Recordings = RECORDINGS,
     models: options.ModelsFolder = None,
+    metrics: options.Metrics = "",
 ) -> None:
     """Keep of each alarm what was seen round it, cut out of the recordings."""
     from alerts.database import StoreError
@@ -232,7 +236,7 @@ def evidence(
     ensure_kernels()
     with options.one_line_errors(ModelError, ValueError, StoreError, OSError):
         loaded = load_models(models)
-        run_until_stopped("evidence", lambda stop: examine(history, recordings, loaded, stop))
+        run_until_stopped("evidence", lambda stop: examine(history, recordings, loaded, stop, metrics=metrics))
 
 
 def web(
