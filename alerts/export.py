@@ -43,8 +43,16 @@ def marks_of(strip: Strip, beats: NDArray[Any], rhythms: Sequence[tuple[int, str
     return sorted(mark for mark in marks if 0 <= mark[0] < len(strip.units))
 
 
-def wfdb_zip(name: str, strip: Strip, beats: NDArray[Any], rhythms: Sequence[tuple[int, str]]) -> bytes:
-    """Pack a WFDB record: header, samples, annotations.
+def wfdb_files(
+    name: str,
+    strip: Strip,
+    beats: NDArray[Any],
+    rhythms: Sequence[tuple[int, str]] = (),
+    *,
+    shift_ms: int = 0,
+    note: str = "",
+) -> dict[str, bytes | memoryview]:
+    """Lay a WFDB record out: header, samples, annotations by file name.
 
     Parameters
     ----------
@@ -53,15 +61,27 @@ def wfdb_zip(name: str, strip: Strip, beats: NDArray[Any], rhythms: Sequence[tup
     strip : Strip
     beats : ndarray of TIMED_BEAT
     rhythms : sequence of (ms, code)
+    shift_ms : int
+        Added to the time in the header.
+    note : str
+        A line of comment in it.
     """
     bits = 16 if _largest(strip.units) <= _LARGEST_16 else 32
     units = _as_kind(strip.units, "<i2" if bits == 16 else "<i4")
-    text = header(name, strip.fs, strip.gain, strip.leads, bits, len(units), strip.from_ms, NOTE)
+    text = header(name, strip.fs, strip.gain, strip.leads, bits, len(units), strip.from_ms + shift_ms, note)
+    return {
+        f"{name}.hea": text.encode(),
+        f"{name}.dat": units.reshape(-1).view(np.uint8).data,
+        f"{name}.atr": mit_annotations(marks_of(strip, beats, rhythms)),
+    }
+
+
+def wfdb_zip(name: str, strip: Strip, beats: NDArray[Any], rhythms: Sequence[tuple[int, str]]) -> bytes:
+    """Pack a WFDB record; parameters as of `wfdb_files`."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
-        out.writestr(f"{name}.hea", text)
-        out.writestr(f"{name}.dat", units.reshape(-1).view(np.uint8).data)
-        out.writestr(f"{name}.atr", mit_annotations(marks_of(strip, beats, rhythms)))
+        for file, content in wfdb_files(name, strip, beats, rhythms, note=NOTE).items():
+            out.writestr(file, content)
     return packed.getvalue()
 
 
@@ -81,7 +101,7 @@ def edf(strip: Strip, beats: NDArray[Any], rhythms: Sequence[tuple[int, str]]) -
         edfio.EdfSignal.from_digital(
             np.ascontiguousarray(units[:, column]),
             strip.fs,
-            label=f"ECG {lead}"[:16],
+            label=f"ECG {lead}"[:16].encode("ascii", "replace").decode(),
             physical_dimension="mV",
             physical_range=_range(gain),
             digital_range=(-_LARGEST_16 - 1, _LARGEST_16),
@@ -117,7 +137,7 @@ def csv(strip: Strip) -> bytes:
         ["" if unit == MISSING else f"{unit / strip.gain:.{digits}f}" for unit in strip.units[:, column].tolist()]
         for column in range(len(strip.leads))
     ]
-    lines = [",".join(("time", "ms", *(f'"{lead} (mV)"' for lead in strip.leads)))]
+    lines = [",".join(("time", "ms", *(f'"{lead.replace(chr(34), chr(34) * 2)} (mV)"' for lead in strip.leads)))]
     lines += map(",".join, zip(times.tolist(), (f"{value:.3f}" for value in ms.tolist()), *columns, strict=True))
     return ("\n".join(lines) + "\n").encode()
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from alerts.archive import Archive, Strip
-from alerts.archive_files import MISSING, header, mit_annotations
+from alerts.archive import Archive
+from alerts.archive_files import MISSING
+from alerts.export import wfdb_files
 
 HOUR_MS: Final = 3_600_000
 
@@ -23,14 +21,14 @@ class Record:
     ----------
     name : str
         Of its files.
-    files : dict of str to bytes
+    files : dict of str to bytes or memoryview
         Content by file name.
     from_ms : int
         Wall time of the first sample.
     """
 
     name: str
-    files: dict[str, bytes]
+    files: dict[str, bytes | memoryview]
     from_ms: int
 
 
@@ -61,24 +59,7 @@ def records(
         strip = archive.read(patient, begin, until)
         if strip.fs and (strip.units != MISSING).any():
             name = f"{prefix}{number:05d}"
-            yield Record(name, _files(name, strip, archive.beats(patient, begin, until), shift_ms), begin)
+            beats = archive.beats(patient, begin, until)
+            yield Record(name, wfdb_files(name, strip, beats, shift_ms=shift_ms), begin)
             number += 1
         begin = until
-
-
-def _files(name: str, strip: Strip, beats: NDArray[Any], shift_ms: int) -> dict[str, bytes]:
-    there = strip.units != MISSING
-    narrow = bool((np.abs(strip.units[there]) < 2**15).all())
-    kind = np.dtype("<i2") if narrow else np.dtype("<i4")
-    units = np.where(there, strip.units, np.iinfo(kind).min).astype(kind)
-    bits = 8 * kind.itemsize
-    marks = sorted(
-        {round((int(beat["ms"]) - strip.from_ms) * strip.fs / 1000): beat["code"].decode() for beat in beats}.items()
-    )
-    return {
-        f"{name}.hea": header(
-            name, strip.fs, strip.gain, strip.leads, bits, len(units), strip.from_ms + shift_ms
-        ).encode(),
-        f"{name}.dat": units.tobytes(),
-        f"{name}.atr": mit_annotations([(sample, code, "") for sample, code in marks if sample >= 0]),
-    }
