@@ -88,6 +88,8 @@ class Station:
     ward: FakeWard
     settings: WebSettings
     port: int
+    proxy: int = 0
+    """Port that a page opens instead of the server's; 0 for none."""
     password: str = ""
     problems: list[str] = field(default_factory=list)
     contexts: list[BrowserContext] = field(default_factory=list)
@@ -97,7 +99,7 @@ class Station:
     @property
     def url(self) -> str:
         """Address of the pages."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.proxy or self.port}"
 
     async def start(self) -> None:
         """Start the web process, on the same port each time."""
@@ -166,7 +168,7 @@ async def make_station(tmp_path: Path, chromium: Browser) -> AsyncIterator[Calla
     async with contextlib.AsyncExitStack() as stack:
         stations: list[Station] = []
 
-        async def make(count: int = 8, alarming: bool = False) -> Station:
+        async def make(count: int = 8, alarming: bool = False, **more: Any) -> Station:
             url = await stack.enter_async_context(embedded(tmp_path / "bus"))
             bus = await stack.enter_async_context(Bus(url, partitions=PARTITIONS))
             ward = ward_of(count, alarming)
@@ -178,6 +180,7 @@ async def make_station(tmp_path: Path, chromium: Browser) -> AsyncIterator[Calla
                 partitions=PARTITIONS,
                 session_check_s=0.2,
                 clock_s=0.5,
+                **more,
             )
             station = Station(chromium, ward, settings, 0)
             worker = asyncio.create_task(Worker(bus, ward).run())
@@ -490,3 +493,72 @@ async def test_pages_fit_a_phone(make_station) -> None:
         await expect(page.locator("#bar .bar-ack")).to_be_visible()
         assert await page.evaluate("document.scrollingElement.scrollWidth <= innerWidth"), path
         assert await page.evaluate("document.querySelector('#page').scrollWidth <= innerWidth"), path
+
+
+class SlowLine:
+    """A line between browser and server that lets through what it is allowed to."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.rate = 0.0
+        """Bytes a second towards the browser; 0 for no limit."""
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection both ways; the buffers on the way are small."""
+        self.tasks.add(asyncio.current_task())
+        line = socket.socket()
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(line, ("127.0.0.1", self.port))
+        there, back = await asyncio.open_connection(sock=line, limit=4096)
+        try:
+            done = [asyncio.create_task(self.carry(reader, back)), asyncio.create_task(self.carry(there, writer, True))]
+            await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
+            await end(done)
+        finally:
+            for end_of_line in (writer, back):
+                end_of_line.close()
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, slow: bool = False) -> None:
+        """Carry one direction until it ends."""
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1024):
+                writer.write(data)
+                await writer.drain()
+                if slow and self.rate:
+                    await asyncio.sleep(len(data) / self.rate)
+
+
+async def test_slow_client_loses_waveform_but_no_alarm_and_slows_nobody(make_station) -> None:
+    """At 20 kB/s a page misses stretches of waveform, says so, and gets every alarm; another page misses nothing."""
+    station = await make_station(count=64, wave_queue_bytes=16 * 1024)
+    quick = await station.open()
+    line = SlowLine(station.port)
+    server = await asyncio.start_server(line.serve, "127.0.0.1", 0)
+    station.proxy = server.sockets[0].getsockname()[1]
+    slow = await station.open()
+    await expect(slow.locator(".tile")).to_have_count(64)
+    # The first seconds of all beds at once may be more than a queue holds.
+    first, last = [await page.evaluate("rhythmwatch.ward.dropped") for page in (quick, slow)]
+    line.rate = 20_000
+    await until(slow, "(n) => rhythmwatch.ward.dropped > n + 100", last)
+    await expect(slow.locator("#foot")).to_contain_text("stretches of waveform were dropped")
+    await until(
+        slow,
+        """[...rhythmwatch.ward.beds.values()].some(({ trace }) => {
+      for (let i = Math.floor(trace.start); i < trace.end; i++) if (Number.isNaN(trace.at(i))) return true;
+      return false;
+    })""",
+    )
+    for number in (3, 17, 40):
+        station.ward.raise_alarm(alarm(f"Bed {number:02d}", "TACHY", 2, value=131.0, limit=120.0))
+    began = time.monotonic()
+    for page in (quick, slow):
+        await until(page, "rhythmwatch.ward.open().length === 3")
+    assert time.monotonic() - began < 8
+    assert await quick.evaluate("rhythmwatch.ward.dropped") == first
+    await slow.context.close()
+    station.contexts.remove(slow.context)
+    server.close()
+    await end([task for task in line.tasks if not task.done()])
