@@ -2,8 +2,8 @@
 
 Chromium without a GPU before the real web application, with beds at 250 Hz that a made ward plays and of whom six
 alarm. Figures: frames a second and frame times (gaps between animation frames), core time of the browser's whole
-process tree by kind of process, heap of the page after a collection at begin and after each fifth, and the time from the server's
-sending of an alarm to the frame that shows it. The server runs in a process of its own and is not counted.
+process tree by kind of process, heap of the page after a collection at begin and after each fifth, and the time from
+the server's sending of an alarm to the frame that shows it. The server runs in a process of its own and is not counted.
 """
 
 from __future__ import annotations
