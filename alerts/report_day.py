@@ -16,7 +16,7 @@ from alerts.care_model import Person, Stay
 from alerts.day_summary import LISTED, RUN_BEATS, RUN_RATE, Summary
 from alerts.paper import COARSE, FAINT, HEIGHT, INK, SPEED, Colour, draw_beats, draw_grid, draw_trace
 from alerts.report_event import who
-from alerts.report_page import LEFT, RIGHT, Page, clock, render, span
+from alerts.report_page import LEFT, RIGHT, Page, clock, render, span, zone_name
 
 STRIP_MS: Final = 10_000
 BAND: Final = 40.0
@@ -96,15 +96,15 @@ def wanted_strips(summary: Summary) -> list[tuple[str, int]]:
     ]
 
 
-def day_report(content: DayReport, zone: tzinfo) -> bytes:
-    """Make the PDF of a stretch; times are in `zone`."""
+def day_report(content: DayReport, zone: tzinfo | None) -> bytes:
+    """Make the PDF of a stretch; times are in `zone`, None for that of this machine."""
 
     def draw(page: Page) -> None:
         summary = content.summary
         page.pen.text(
             LEFT,
             page.y + 3.0,
-            f"{clock(summary.from_ms, zone)} to {clock(summary.to_ms, zone)}, {zone.tzname(None) or ''}",
+            f"{clock(summary.from_ms, zone)} to {clock(summary.to_ms, zone)}, {zone_name(summary.to_ms, zone)}",
             3.2,
         )
         page.y += 6.5
@@ -114,7 +114,7 @@ def day_report(content: DayReport, zone: tzinfo) -> bytes:
         _examples(page, content.examples, zone)
 
     length = span(content.summary.to_ms - content.summary.from_ms)
-    made = f"{clock(content.made_ms, zone)} {zone.tzname(None) or ''} by {content.made_by}"
+    made = f"{clock(content.made_ms, zone)} {zone_name(content.made_ms, zone)} by {content.made_by}"
     return render(f"Summary of {length}", who(content.stay, content.person, content.patient), made, draw)
 
 
@@ -160,7 +160,7 @@ def _figures(page: Page, content: DayReport) -> None:
     page.y = page.facts([("Alarms", alarms)], LEFT, page.y, RIGHT - LEFT, label=22.0) + 3.0
 
 
-def _trends(page: Page, made: Trends, zone: tzinfo) -> None:
+def _trends(page: Page, made: Trends, zone: tzinfo | None) -> None:
     """Draw rate, ventricular beats and share of fibrillation over one axis of time."""
     if not made.ms.size:
         return
@@ -237,7 +237,7 @@ def _bars(
             page.pen.box(x(ms), y(value), wide * 0.9, y(0.0) - y(value), colour)
 
 
-def _lists(page: Page, summary: Summary, zone: tzinfo) -> None:
+def _lists(page: Page, summary: Summary, zone: tzinfo | None) -> None:
     lists = (
         (
             f"Runs of {RUN_BEATS} or more PVC",
@@ -266,7 +266,7 @@ def _lists(page: Page, summary: Summary, zone: tzinfo) -> None:
     page.y = top + 10.0 + 4.5 * max(1, *(len(lines) for _, _, lines in lists))
 
 
-def _examples(page: Page, examples: Sequence[Example], zone: tzinfo) -> None:
+def _examples(page: Page, examples: Sequence[Example], zone: tzinfo | None) -> None:
     for example in examples:
         page.need(BAND + 13.0)
         strip = example.strip

@@ -15,7 +15,7 @@ from alerts.care_model import Person, Stay
 from alerts.evidence import Evidence, EvidenceMap
 from alerts.judging import Judgement
 from alerts.paper import FAINT, HEIGHT, SPEED, draw_beats, draw_grid, draw_trace
-from alerts.report_page import LEFT, RIGHT, Page, clock, render, span
+from alerts.report_page import LEFT, RIGHT, Page, clock, render, span, zone_name
 from alerts.words import PRIORITY_WORDS, kind_words
 from bus.messages import AlarmEvent
 
@@ -71,8 +71,8 @@ class EventReport:
     """Class that a person gave a beat, by its ms."""
 
 
-def event_report(content: EventReport, zone: tzinfo) -> bytes:
-    """Make the PDF of an alarm; times are in `zone`."""
+def event_report(content: EventReport, zone: tzinfo | None) -> bytes:
+    """Make the PDF of an alarm; times are in `zone`, None for that of this machine."""
     alarm = content.alarm
 
     def draw(page: Page) -> None:
@@ -83,7 +83,7 @@ def event_report(content: EventReport, zone: tzinfo) -> bytes:
             return
         _strip(page, content, content.evidence, zone)
 
-    made = f"{clock(content.made_ms, zone)} {zone.tzname(None) or ''} by {content.made_by}"
+    made = f"{clock(content.made_ms, zone)} {zone_name(content.made_ms, zone)} by {content.made_by}"
     return render(f"Alarm: {kind_words(alarm.kind)}", who(content.stay, content.person, alarm.patient), made, draw)
 
 
@@ -99,7 +99,7 @@ def who(stay: Stay | None, person: Person | None, patient: str) -> str:
     return ", ".join(parts) or f"channel {patient} (nobody admitted)"
 
 
-def _facts(page: Page, content: EventReport, zone: tzinfo) -> None:
+def _facts(page: Page, content: EventReport, zone: tzinfo | None) -> None:
     alarm, evidence = content.alarm, content.evidence
     limit = ""
     if alarm.value is not None:
@@ -142,7 +142,7 @@ def _facts(page: Page, content: EventReport, zone: tzinfo) -> None:
     )
 
 
-def _history(page: Page, content: EventReport, zone: tzinfo) -> None:
+def _history(page: Page, content: EventReport, zone: tzinfo | None) -> None:
     shown = [change for change in content.changes if change.reason != "value"]
     if len(shown) > 4:
         shown = [*shown[:2], *shown[-2:]]
@@ -157,7 +157,7 @@ def _history(page: Page, content: EventReport, zone: tzinfo) -> None:
     page.y = page.facts([("History", "; ".join(words))], LEFT, page.y, RIGHT - LEFT, label=18.0) + 1.0
 
 
-def _strip(page: Page, content: EventReport, evidence: Evidence, zone: tzinfo) -> None:
+def _strip(page: Page, content: EventReport, evidence: Evidence, zone: tzinfo | None) -> None:
     mv = np.array([np.nan if value is None else value for value in evidence.samples_mv], np.float64)
     picture = spectrogram(evidence)
     low = 0.0 if picture is None else LOUD

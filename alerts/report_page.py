@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 from reportlab.lib.units import mm
@@ -149,11 +149,16 @@ def _wide(text: str, size: float) -> float:
     return stringWidth(text, "Vera", size * mm) / mm
 
 
-def clock(ms: int, zone: tzinfo, *, day: bool = True, tenths: bool = False) -> str:
-    """Write a time for people, in a zone."""
-    when = datetime.fromtimestamp(ms / 1000, zone)
+def clock(ms: int, zone: tzinfo | None, *, day: bool = True, tenths: bool = False) -> str:
+    """Write a time for people, in a zone; None is that of this machine."""
+    when = datetime.fromtimestamp(ms / 1000, UTC).astimezone(zone)
     text = f"{when:%Y-%m-%d %H:%M:%S}" if day else f"{when:%H:%M:%S}"
     return f"{text}.{when.microsecond // 100_000}" if tenths else text
+
+
+def zone_name(ms: int, zone: tzinfo | None) -> str:
+    """Name a zone as it is called at a time."""
+    return datetime.fromtimestamp(ms / 1000, UTC).astimezone(zone).tzname() or ""
 
 
 def span(ms: float) -> str:

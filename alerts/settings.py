@@ -27,7 +27,7 @@ def settings_row(event: SettingsEvent) -> dict[str, Any]:
     }
 
 
-def in_force(connection: Connection, patient: str | None = None) -> list[SettingsEvent]:
+def in_force(connection: Connection, patient: str | None = None, before_ms: int | None = None) -> list[SettingsEvent]:
     """Newest settings of each patient, or of one; refusals say what is in force as well.
 
     Parameters
@@ -36,10 +36,14 @@ def in_force(connection: Connection, patient: str | None = None) -> list[Setting
         Of the history.
     patient : str, optional
         Only this one.
+    before_ms : int, optional
+        As they were at a time; else now.
     """
     newest = select(SETTINGS.c.patient, func.max(SETTINGS.c.ms).label("ms")).group_by(SETTINGS.c.patient)
     if patient is not None:
         newest = newest.where(SETTINGS.c.patient == patient)
+    if before_ms is not None:
+        newest = newest.where(SETTINGS.c.ms < before_ms)
     last = newest.subquery()
     chosen = select(SETTINGS).join(last, (SETTINGS.c.patient == last.c.patient) & (SETTINGS.c.ms == last.c.ms))
     rows = connection.execute(chosen).mappings()

@@ -66,6 +66,7 @@ async def serve_pages(
     certificate: str = "",
     key: str = "",
     devices_address: str = "",
+    zone: str = "",
 ) -> None:
     """Serve the pages until `stop` is set.
 
@@ -87,6 +88,13 @@ async def serve_pages(
         PEM files; with them the pages are served over HTTPS alone, and the session cookie with it.
     devices_address : str
         What devices are told when they are enrolled.
+    zone : str
+        IANA name of the ward's time zone; empty for the server's.
+
+    Raises
+    ------
+    ValueError
+        If the zone is not known.
     """
     if password:
         await asyncio.to_thread(first_account, history, password)
@@ -95,6 +103,7 @@ async def serve_pages(
         database_url=history,
         recordings=recordings,
         devices_address=devices_address,
+        zone=zone,
         secure_cookie=bool(certificate),
     )
     app = create_app(settings, parts=open_all_parts)

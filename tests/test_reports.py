@@ -21,10 +21,12 @@ from alerts.care_model import Person, Stay
 from alerts.day_summary import Episode, Pause, Run, Summary, summarise
 from alerts.evidence import Evidence, EvidenceBeat, EvidenceMap
 from alerts.judging import Judgement
+from alerts.limits import Limits, values_of
 from alerts.report_day import DayReport, Example, day_report, wanted_strips
 from alerts.report_event import EventReport, event_report, spectrogram
-from alerts.report_page import span, wrapped
-from bus.messages import AlarmEvent
+from alerts.report_page import clock, span, wrapped, zone_name
+from bus.messages import AlarmEvent, SettingsEvent
+from web.settings import WebSettings
 
 MM = 72 / 25.4
 PERSON = Person("x", "Jürgen Groß-Özdemir", "4711", "1951-03-09", "male")
@@ -258,6 +260,19 @@ def test_day_report_of_nothing():
     assert "HR mean" in pages[0]
 
 
+def test_times_are_those_of_the_ward_in_summer_and_in_winter():
+    """A report tells each time as clocks in the ward did then, and names the zone; an unknown zone is refused."""
+    zone = WebSettings(redis_url="redis://localhost", zone="Europe/Berlin").time_zone()
+    winter, summer = 1_768_478_400_000, 1_784_116_800_000
+    assert [clock(ms, zone) for ms in (winter, summer)] == ["2026-01-15 13:00:00", "2026-07-15 14:00:00"]
+    assert [zone_name(ms, zone) for ms in (winter, summer)] == ["CET", "CEST"]
+    assert WebSettings(redis_url="redis://localhost").time_zone() is None
+    assert clock(winter, None)
+    for name in ("Mars/Olympus", "Europe", "../etc"):
+        with pytest.raises(ValueError, match="write a name like"):
+            WebSettings(redis_url="redis://localhost", zone=name)
+
+
 @given(st.text(st.characters(codec="latin-1", exclude_categories=("Cc",)), max_size=200), st.floats(5.0, 60.0))
 @settings(max_examples=60, deadline=None)
 def test_wrapping_loses_no_letter(text: str, width: float):
@@ -313,5 +328,10 @@ def test_report_of_a_stretch_by_its_route(site: Site):
     whole = "\n".join(text_of(answer.content))
     for words in ("Summary of 2 min", "60/min", "First ventricular beat", "Ventricular tachycardia 1"):
         assert words in whole, words
+    assert "over 2.5 s" in whole
+    changed = SettingsEvent("bed-1", "bed-1", T0 + 1, "limits", "anna", "adult", values_of(Limits(pause_s=1.8)), ())
+    site.store.write(0, [("3-0", changed)], "3-0")
+    answer = site.client.get(path, params=query, headers=site.enter("monitor"))
+    assert "over 1.8 s" in "\n".join(text_of(answer.content))
     nothing = site.client.get(path, params={"from": 1, "to": 1000}, headers=site.enter("monitor"))
     assert nothing.status_code == 404

@@ -33,7 +33,7 @@ from bus.messages import Action
 from web.api_alarms import Clinician, Reader, hub_of, known_patient, store_action, stores_of
 from web.auth import Session
 from web.models import model_of
-from web.parts import now_ms, part
+from web.parts import now_ms, part, zone_of
 from web.roles import audit, needs
 
 router = APIRouter(tags=["alarms"])
@@ -231,10 +231,10 @@ LOAD_DAYS: Final = 7.0
 @router.get("/api/load", response_model=model_of(Load))
 async def alarm_load(request: Request, _: Reader, days: Annotated[float, Query(gt=0, le=366)] = LOAD_DAYS) -> Any:
     """Alarms a patient-day by kind, ward and hour, the share judged false, and the noisiest patients."""
-    engine, care = stores_of(request).engine, request.app.state.parts.care
+    engine, care, zone = stores_of(request).engine, request.app.state.parts.care, zone_of(request)
 
     def work() -> Load:
         wards = {stay.patient: stay.ward for stay in care.open_stays()} if care is not None else {}
-        return load_figures(engine, now_ms(), days, ward_of=lambda patient: wards.get(patient, ""))
+        return load_figures(engine, now_ms(), days, ward_of=lambda patient: wards.get(patient, ""), zone=zone)
 
     return msgspec.to_builtins(await asyncio.to_thread(work))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
@@ -13,14 +13,15 @@ from alerts.archive import Archive
 from alerts.archive_view import trends
 from alerts.care import Care
 from alerts.day_summary import summarise
-from alerts.limits import Limits
+from alerts.limits import Limits, limits_from
 from alerts.report_day import STRIP_MS, DayReport, Example, day_report, wanted_strips
 from alerts.report_event import EventReport, event_report
+from alerts.settings import in_force
 from alerts.stores import AlarmStores
 from alerts.words import kind_words
 from web.api_review import DAY_MS, EVENTS, FromMs, Lead, ToMs, archive_of, file_name, stretch, turn_of
 from web.auth import Session
-from web.parts import now_ms, part
+from web.parts import now_ms, part, zone_of
 from web.roles import audit, needs
 
 router = APIRouter(tags=["reports"])
@@ -28,13 +29,6 @@ router = APIRouter(tags=["reports"])
 Exporter = Annotated[Session, Depends(needs("monitor"))]
 STEPS: Final = 288
 """Steps of the trends of a report, about."""
-
-
-def local_zone() -> tzinfo:
-    """Give the zone of the server, which stands in the ward."""
-    zone = datetime.now().astimezone().tzinfo
-    assert zone is not None  # noqa: S101
-    return zone
 
 
 def as_pdf(data: bytes, name: str) -> Response:
@@ -48,7 +42,9 @@ def as_pdf(data: bytes, name: str) -> Response:
 async def alarm_report(request: Request, alarm_id: str, mine: Exporter) -> Response:
     """Report of an alarm: the strip on ECG paper, spectrogram and map, the rule, who did what, the judgement."""
     stores = part(request, "alarm_stores", AlarmStores)
-    made = await asyncio.to_thread(_alarm_report, stores, request.app.state.parts.care, alarm_id, mine.user)
+    made = await asyncio.to_thread(
+        _alarm_report, stores, request.app.state.parts.care, zone_of(request), alarm_id, mine.user
+    )
     if made is None:
         raise HTTPException(404, "This alarm is not known. Reload the page.")
     data, patient = made
@@ -56,7 +52,9 @@ async def alarm_report(request: Request, alarm_id: str, mine: Exporter) -> Respo
     return as_pdf(data, file_name(patient, "alarm"))
 
 
-def _alarm_report(stores: AlarmStores, care: Care | None, ident: str, user: str) -> tuple[bytes, str] | None:
+def _alarm_report(
+    stores: AlarmStores, care: Care | None, zone: tzinfo | None, ident: str, user: str
+) -> tuple[bytes, str] | None:
     alarm = stores.log.alarm(ident)
     if alarm is None:
         return None
@@ -75,7 +73,7 @@ def _alarm_report(stores: AlarmStores, care: Care | None, ident: str, user: str)
         person=care.person(stay.person) if care and stay else None,
         labels={beat.ms: given[key] for beat in beats if (key := (beat.epoch, beat.sample)) in given},
     )
-    return event_report(content, local_zone()), alarm.patient
+    return event_report(content, zone), alarm.patient
 
 
 @router.get("/api/patients/{patient}/report.pdf")
@@ -88,7 +86,16 @@ async def patient_report(
     parts = request.app.state.parts
     async with turn_of(request):
         data = await asyncio.to_thread(
-            _patient_report, archive, parts.alarm_stores, parts.care, patient, from_ms, to_ms, lead, mine.user
+            _patient_report,
+            archive,
+            parts.alarm_stores,
+            parts.care,
+            zone_of(request),
+            patient,
+            from_ms,
+            to_ms,
+            lead,
+            mine.user,
         )
     if data is None:
         raise HTTPException(404, "Nothing was recorded in this stretch. Choose another one.")
@@ -100,6 +107,7 @@ def _patient_report(
     archive: Archive,
     stores: AlarmStores | None,
     care: Care | None,
+    zone: tzinfo | None,
     patient: str,
     from_ms: int,
     to_ms: int,
@@ -112,7 +120,7 @@ def _patient_report(
     lead = lead or segments[-1].leads[0]
     minutes = archive.minutes(patient, from_ms, to_ms)
     beats, rhythms = archive.beats(patient, from_ms, to_ms), archive.rhythms(patient, from_ms, to_ms)
-    summary = summarise(from_ms, to_ms, minutes, beats, rhythms, Limits().pause_s)
+    summary = summarise(from_ms, to_ms, minutes, beats, rhythms, _pause_s(stores, patient, to_ms))
     step = max(1, -(-(to_ms - from_ms) // (STEPS * 60_000))) * 60_000
     found = stores.log.find(patient=patient, since_ms=from_ms, until_ms=to_ms, limit=EVENTS) if stores else []
     stay = care.stay_at(patient, min(to_ms, now_ms()) - 1) if care else None
@@ -128,7 +136,16 @@ def _patient_report(
         stay=stay,
         person=care.person(stay.person) if care and stay else None,
     )
-    return day_report(content, local_zone())
+    return day_report(content, zone)
+
+
+def _pause_s(stores: AlarmStores | None, patient: str, at_ms: int) -> float:
+    """Limit of a pause that was in force for a patient at a time."""
+    if stores is not None:
+        with stores.engine.connect() as connection:
+            for settings in in_force(connection, patient, at_ms):
+                return limits_from(settings.values, settings.off).pause_s
+    return Limits().pause_s
 
 
 def _example(archive: Archive, patient: str, title: str, ms: int, lead: str) -> Example:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from datetime import tzinfo
+from typing import Protocol, TypeAlias, TypeVar, cast
 
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
@@ -80,6 +81,11 @@ def part(connection: HTTPConnection, name: str, kind: type[_Part]) -> _Part:
     if not isinstance(found, kind):
         raise HTTPException(503, f"This server runs without {name.replace('_', ' ')}.")
     return found
+
+
+def zone_of(connection: HTTPConnection) -> tzinfo | None:
+    """Give the time zone of the ward; None for that of the server."""
+    return cast(WebSettings, connection.app.state.settings).time_zone()
 
 
 def now_ms() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from bus.messages import DEFAULT_PARTITIONS
 
@@ -18,6 +19,8 @@ class WebSettings:
         The bus; ``redis://``, ``rediss://`` or ``unix://``.
     database_url : str
         SQL of the alarm store (accounts, open alarms); empty where the stores are passed in.
+    zone : str
+        IANA name of the ward's time zone (``Europe/Berlin``), for reports and hours of the day; empty for the server's.
     recordings : Path or None
         Folder of the recordings; None where none are kept.
     partitions : int
@@ -53,6 +56,7 @@ class WebSettings:
     recordings: Path | None = None
     partitions: int = DEFAULT_PARTITIONS
     ward: str = "Ward"
+    zone: str = ""
     origins: tuple[str, ...] = ()
     devices_address: str = ""
     secure_cookie: bool = False
@@ -69,7 +73,15 @@ class WebSettings:
         for name in ("session_hours", "session_check_s", "clock_s", "backlog_s", "feed_dead_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        try:
+            self.time_zone()
+        except (ValueError, OSError, KeyError) as error:
+            raise ValueError(f"time zone {self.zone!r} is not known: write a name like Europe/Berlin") from error
         if self.partitions < 1:
             raise ValueError(f"partitions is {self.partitions}; at least 1 is needed")
         if self.wave_queue_bytes < 16 * 1024 or self.control_queue < 64:
             raise ValueError("a client's queue needs at least 16 KiB of waveform and 64 messages")
+
+    def time_zone(self) -> ZoneInfo | None:
+        """Give the zone of the ward; None for that of the server."""
+        return ZoneInfo(self.zone) if self.zone else None

@@ -258,6 +258,10 @@ def web(
             help="mqtt:// or mqtts:// address that devices are told when they are enrolled.",
         ),
     ] = "",
+    zone: Annotated[
+        str,
+        typer.Option("--zone", envvar="RHYTHMWATCH_ZONE", help="Time zone of the ward (Europe/Berlin); else ours."),
+    ] = "",
 ) -> None:
     """Serve the pages."""
     from rhythmwatch.pages import serve_pages
@@ -279,6 +283,7 @@ def web(
                 certificate=certificate,
                 key=key,
                 devices_address=devices_address,
+                zone=zone,
             ),
         )
 
