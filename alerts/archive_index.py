@@ -16,17 +16,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from alerts.archive_files import Segment, anchors_text
 from alerts.database import open_engine, upgrade, writing
-from alerts.tables import Base
+from alerts.tables import table_of
 from alerts.tables_archive import MinuteRow, RecorderRow, SegmentRow
 
-
-def _table(model: type[Base]) -> Table:
-    table = model.__table__
-    assert isinstance(table, Table)  # noqa: S101
-    return table
-
-
-SEGMENTS, MINUTES, RECORDERS = _table(SegmentRow), _table(MinuteRow), _table(RecorderRow)
+SEGMENTS, MINUTES, RECORDERS = table_of(SegmentRow), table_of(MinuteRow), table_of(RecorderRow)
 _SUMS: Final = ("beats", "rr_count", "rr_ms", "pvc", "sveb", "af_ms", "good_ms", "signal_ms")
 
 

@@ -34,22 +34,24 @@ def expire_events(engine: Engine, before_ms: Mapping[str, int]) -> dict[str, int
         Rows that went, by kind.
     """
     counts = {"events": 0, "evidence": 0, "stays": 0}
-    with writing(engine).begin() as connection:
-        for name, (table, _) in reached().items():
-            if name in RECORDED:
-                continue
-            kind = "evidence" if name in EVIDENCE else "events"
-            time = table.c[next(column for column in TIMES if column in table.c)]
-            wanted: Any = time < before_ms[kind]
-            if name == "alarms":
-                wanted &= table.c.presence == "off"
-            elif name == "alarm_changes":
-                alarms = reached()["alarms"][0]
-                wanted &= ~exists().where(alarms.c.id == table.c.id, alarms.c.presence != "off")
-            elif name == "settings":
-                later = table.alias()
-                wanted &= exists().where(later.c.patient == table.c.patient, later.c.ms > table.c.ms)
+    for name, (table, _) in reached().items():
+        if name in RECORDED:
+            continue
+        kind = "evidence" if name in EVIDENCE else "events"
+        time = table.c[next(column for column in TIMES if column in table.c)]
+        wanted: Any = time < before_ms[kind]
+        if name == "alarms":
+            wanted &= table.c.presence == "off"
+        elif name == "alarm_changes":
+            alarms = reached()["alarms"][0]
+            wanted &= ~exists().where(alarms.c.id == table.c.id, alarms.c.presence != "off")
+        elif name == "settings":
+            later = table.alias()
+            wanted &= exists().where(later.c.patient == table.c.patient, later.c.ms > table.c.ms)
+        # A table at a time: whoever writes alarms waits for no more than that.
+        with writing(engine).begin() as connection:
             counts[kind] += connection.execute(delete(table).where(wanted)).rowcount
+    with writing(engine).begin() as connection:
         counts["stays"] = _expire_stays(connection, before_ms["stays"])
     return counts
 

@@ -178,7 +178,11 @@ class _Keeper:
                     self.report(f"{self.counters.last_error}; it is left out")
                     events = []
                     continue
-                return all([await self._write(partition, [record]) for record in records])
+                for record in records:
+                    # After one that is not written none may be: the cursor would pass over it.
+                    if not await self._write(partition, [record]):
+                        return False
+                return True
             except (SQLAlchemyError, OSError) as error:
                 self.counters.database_failures += 1
                 await self._measure(partition, records[0].position)

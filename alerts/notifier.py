@@ -249,12 +249,19 @@ class Notifier:
                 raise SendError(f"the notifier runs without {delivery.channel}", permanent=True)
             await sender.send(contact, delivery, now)
         except SendError as error:
-            self.counters.failed += 1
-            result = after_failure(delivery, self._clock(), str(error), permanent=error.permanent)
-            self.counters.given_up += result.state == "given_up"
-            return result
+            return self._failed(delivery, str(error), permanent=error.permanent)
+        except Exception as error:
+            # A message that breaks its sender must neither hold the contact's others up nor be tried without a pause.
+            log.exception("message %s can't be sent", delivery.id)
+            return self._failed(delivery, f"can't be sent: {type(error).__name__}")
         self.counters.sent += 1
         return after_success(delivery, self._clock())
+
+    def _failed(self, delivery: Delivery, why: str, *, permanent: bool = False) -> Delivery:
+        self.counters.failed += 1
+        result = after_failure(delivery, self._clock(), why, permanent=permanent)
+        self.counters.given_up += result.state == "given_up"
+        return result
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

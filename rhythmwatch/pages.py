@@ -20,6 +20,7 @@ from web.hub import Counters, Hub
 from web.parts import now_ms
 from web.server import make_server
 from web.settings import WebSettings
+from web.trail import Trail
 
 
 class _Guest(Server):
@@ -51,6 +52,10 @@ def figures(app: FastAPI) -> Iterator[Figure]:
             yield Figure(
                 name, value, f"{name.replace('_', ' ')} of the pages.", counts=name in Counters.__dataclass_fields__
             )
+    trail: Trail | None = getattr(app.state, "trail", None)
+    if trail is not None:
+        yield Figure("audit_waiting", trail.waiting, "Rows of the audit trail that wait for the database.", False)
+        yield Figure("audit_lost", trail.lost, "Rows of the audit trail that were lost.")
 
 
 async def serve_pages(

@@ -353,6 +353,25 @@ async def test_a_receiver_that_is_gone_for_good_is_given_up(desk: Desk):
         await until(lambda: notifier.counters.given_up == 2)
 
 
+async def test_a_message_that_breaks_its_sender_is_tried_with_pauses(desk: Desk, caplog: pytest.LogCaptureFixture):
+    """A fault of the sender is one failed try, shown and logged, and the contact's next message goes out."""
+
+    async def break_once(delivery: Delivery) -> None:
+        if delivery.alarm == "first":
+            raise KeyError("device")
+
+    taker = Taker(break_once)
+    async with desk.running({"webhook": taker}):
+        desk.contacts.replace([contact("hook")])
+        desk.feed.put(vtach(id="first"), vtach(id="second"))
+        await until(lambda: {item.alarm: item.tries for item in desk.outbox.recent()} == {"first": 1, "second": 1})
+        assert [item.alarm for item in taker.got] == ["second"]
+        broken = next(item for item in desk.outbox.recent() if item.alarm == "first")
+        assert (broken.state, broken.tries, broken.error) == ("waiting", 1, "can't be sent: KeyError")
+        assert broken.due_ms > desk.now
+    assert "can't be sent" in caplog.text
+
+
 async def test_a_removed_contact_gets_nothing(desk: Desk):
     """What waits for it is given up."""
 

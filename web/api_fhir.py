@@ -119,10 +119,18 @@ async def search_patients(
     def load() -> list[Resource]:
         here = {stay.person for stay in care.open_stays()}
         mrn = identifier.rpartition("|")[2] if identifier is not None else None
+        known: list[Person | None]
+        if ident is not None:
+            known = [care.person(ident)]
+        elif mrn is not None:
+            known = [care.by_mrn(mrn)]
+        else:
+            known = [*care.persons()]
         return [
             fhir.patient(person, person.person in here)
-            for person in care.persons()
-            if (ident is None or person.person == ident)
+            for person in known
+            if person is not None
+            and (ident is None or person.person == ident)
             and (mrn is None or (person.mrn == mrn and mrn))
             and (name is None or name.casefold() in person.name.casefold())
         ]

@@ -221,9 +221,13 @@ async def trend(
 async def recorded(request: Request, patient: str, _: Reader) -> dict[str, Any]:
     """From when to when there may be recordings, and of which leads; null where there are none."""
     archive = archive_of(request)
-    span, segments = await asyncio.to_thread(lambda: (archive.span(patient), archive.segments(patient)))
+    segments = await asyncio.to_thread(archive.segments, patient)
     leads = list(dict.fromkeys(lead for segment in reversed(segments) for lead in segment.leads))
-    return {"from_ms": span[0] if span else None, "to_ms": span[1] if span else None, "leads": leads}
+    return {
+        "from_ms": min((segment.from_ms for segment in segments), default=None),
+        "to_ms": max((segment.to_ms for segment in segments), default=None),
+        "leads": leads,
+    }
 
 
 @router.get("/api/patients/{patient}/export")
