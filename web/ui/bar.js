@@ -33,7 +33,7 @@ export class Bar {
     this.strip = h("a", { class: "go" }, T.open);
     this.ack = h("button", { type: "button", class: "bar-ack", onclick: (/** @type {MouseEvent} */ event) => {
       // The second half of a double click would hit the alarm that has moved up.
-      if (event.detail < 2 && this.first) this.acts.acknowledge(this.first.id);
+      if (event.detail < 2) this.acknowledge();
     } });
     this.block = h("div", { class: "bar-first" }, this.sign, this.bed, h("div", { class: "bar-what" }, this.kind, this.detail),
       this.value, this.age, this.strip, this.ack);
@@ -48,8 +48,14 @@ export class Bar {
     this.draw();
   }
 
+  /** Acknowledge the first alarm. */
+  acknowledge() {
+    if (this.first && this.mayAct) this.acts.acknowledge(this.first.id);
+  }
+
   /** Pause the sound of all beds, or end the pause. */
   sound() {
+    if (!this.mayAct) return;
     if (this.ward.pauses().count) this.acts.resumeAll();
     else this.acts.pauseAll();
   }

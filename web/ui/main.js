@@ -84,7 +84,7 @@ async function start() {
       return;
     }
     const act = {
-      a: () => bar.first && parts.acts.acknowledge(bar.first.id),
+      a: () => bar.acknowledge(),
       p: () => bar.sound(),
       w: () => parts.go("/"),
       l: () => parts.go("/alarms"),
