@@ -106,16 +106,23 @@ class Erasures:
         with self._writer.begin() as connection:
             connection.execute(update(ERASURES).where(ERASURES.c.id == ident).values(left=left, done_ms=done_ms))
 
-    def scrub(self) -> None:
-        """Let nothing deleted stand in the database's files: SQLite zeroes pages itself and empties its log here."""
+    def scrub(self) -> bool:
+        """Let nothing deleted stand in the database's files: SQLite zeroes pages itself and empties its log here.
+
+        Returns
+        -------
+        bool
+            False while others use the log; call again.
+        """
         if self._engine.dialect.name == "sqlite":
             with self._engine.connect() as connection:
                 connection.exec_driver_sql("COMMIT")
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").all()
+                busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").all()[0][0]
                 connection.exec_driver_sql("BEGIN")
-            return
+            return not busy
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM"))
+        return True
 
 
 def _spans(stays: Sequence[object], person: str) -> list[Span]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import msgspec
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
@@ -25,6 +26,10 @@ WAIT_S: Final = 0.5
 MAX_WAIT_S: Final = 30.0
 BATCH: Final = 500
 BLOCK_MS: Final = 500
+HOLD_S: Final = 10.0
+"""The bus is told this often how far the history is, so that it forgets nothing before."""
+Hold: TypeAlias = Callable[[Mapping[int, str]], Awaitable[int]]
+"""Tells the bus positions; gives how many streams were cut behind them all the same. Raises `BusError`."""
 
 
 class Events(Protocol):
@@ -58,6 +63,8 @@ class Counters:
     """Events with values that the database can't hold; they are left out."""
     database_failures: int = 0
     bus_failures: int = 0
+    lost: int = 0
+    """Times that the bus had dropped events that were not written yet."""
     waiting: int = 0
     """Events in hand that the database did not take yet."""
     behind_ms: int = 0
@@ -88,6 +95,8 @@ async def keep_history(
     *,
     wait_s: float = WAIT_S,
     report: Callable[[str], None] = lambda line: None,
+    hold: Hold | None = None,
+    hold_s: float = HOLD_S,
 ) -> None:
     """Write the events of the partitions into the store until told to stop; what was read is written before it ends.
 
@@ -107,9 +116,11 @@ async def keep_history(
         First wait after a failure; doubles up to `MAX_WAIT_S`.
     report : callable
         Takes one line when a side fails and when it is back.
+    hold : callable, optional
+        See `Hold`; called at the start and every `hold_s`.
     """
     keeper = _Keeper(bus, store, stop, counters, wait_s, report)
-    await keeper.run(partitions)
+    await keeper.run(partitions, hold, hold_s)
 
 
 class _Keeper:
@@ -126,13 +137,17 @@ class _Keeper:
         self.first_wait = self.wait = wait_s
         self.failing = ""
 
-    async def run(self, partitions: Sequence[int]) -> None:
+    async def run(self, partitions: Sequence[int], hold: Hold | None, hold_s: float) -> None:
         cursors = await self._open()
         if cursors is None:
             return
         at = {partition: cursors.get(partition, START) for partition in partitions}
+        held = float("-inf")
         while not self.stop.is_set():
             try:
+                if hold is not None and time.monotonic() - held >= hold_s:
+                    await self._hold(hold, at)
+                    held = time.monotonic()
                 answer = await self.bus.read_events(at, count=BATCH, block_ms=BLOCK_MS)
             except BusError as error:
                 self.counters.bus_failures += 1
@@ -145,6 +160,13 @@ class _Keeper:
                 if not await self._write(partition, records):
                     return
                 at[partition] = records[-1].position
+
+    async def _hold(self, hold: Hold, at: Mapping[int, str]) -> None:
+        lost = await hold(at)
+        if lost:
+            self.counters.lost += lost
+            self.counters.last_error = "events were dropped by the bus before they were written"
+            self.report(self.counters.last_error)
 
     async def _open(self) -> dict[int, str] | None:
         while not self.stop.is_set():

@@ -74,9 +74,10 @@ class Judging:
 
     def labels(self, patient: str, epoch: int | None = None) -> list[BeatLabel]:
         """List the labels that count, one a beat, in order of epoch and sample."""
-        newest = select(func.max(LABELS.c.seq)).group_by(LABELS.c.patient, LABELS.c.epoch, LABELS.c.sample)
+        mine = LABELS.c.patient == patient
+        newest = select(func.max(LABELS.c.seq)).where(mine).group_by(LABELS.c.epoch, LABELS.c.sample)
         columns = [LABELS.c[name] for name in BeatLabel.__struct_fields__]
-        chosen = select(*columns).where(LABELS.c.patient == patient, LABELS.c.seq.in_(newest))
+        chosen = select(*columns).where(mine, LABELS.c.seq.in_(newest))
         if epoch is not None:
             chosen = chosen.where(LABELS.c.epoch == epoch)
         with self._engine.connect() as connection:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 import structlog
 
@@ -15,6 +16,8 @@ from bus.streams import Bus
 from rhythmwatch.metrics import Figure, exposing
 
 log = structlog.get_logger()
+
+READER: Final = "historian"
 
 
 def figures(counters: Counters) -> Iterator[Figure]:
@@ -42,8 +45,12 @@ async def keep(bus_url: str, history: str, stop: asyncio.Event, *, metrics: str 
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(Store(history))
         async with Bus(bus_url) as bus:
+
+            async def hold(at: Mapping[int, str]) -> int:
+                return len(await bus.hold(READER, {partition: {"events": place} for partition, place in at.items()}))
+
             stack.enter_context(exposing(metrics, "historian", lambda: figures(counters)))
             await keep_history(
-                bus, store, range(DEFAULT_PARTITIONS), stop, counters, report=lambda line: log.warning(line)
+                bus, store, range(DEFAULT_PARTITIONS), stop, counters, report=lambda line: log.warning(line), hold=hold
             )
     log.info("historian ended", alarms=counters.alarms, beats=counters.beats)

@@ -103,7 +103,9 @@ async def erase(stores: Stores, erasure: Erasure, *, checkpoint_s: float = CHECK
     except OSError as error:
         left.append(f"files: {error.strerror}")
     await asyncio.to_thread(stores.erasures.delete_rows, erasure.spans)
-    await asyncio.to_thread(stores.erasures.scrub)
+    # The whole database is worked through, so only once all else is done.
+    if not left and not await asyncio.to_thread(stores.erasures.scrub):
+        left.append("database: its log is in use")
     said = "; ".join(left)
     done = None if left else _now()
     await asyncio.to_thread(stores.erasures.note, erasure.id, said, done)

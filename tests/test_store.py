@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 
 from alerts.database import StoreError, open_engine, upgrade
 from alerts.history import Counters, keep_history
@@ -23,7 +23,7 @@ from alerts.store import Store
 from alerts.tables_all import Base
 from bus.errors import BusUnavailableError
 from bus.messages import AlarmEvent, BeatEvent, Event, RhythmEvent, StatusEvent, pack
-from bus.streams import Record
+from bus.streams import START, Record
 
 
 def alarm(number: int = 1, revision: int = 0, presence: str = "on", patient: str = "p") -> AlarmEvent:
@@ -305,3 +305,48 @@ def test_upgrade_leaves_no_output(tmp_path: Path):
     code = f"from alerts.store import Store\nwith Store('sqlite:///{tmp_path}/h.db') as s: s.upgrade()"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+async def test_what_is_not_written_is_held_on_the_bus(tmp_path: Path):
+    """From the start on the bus knows how far the history is, never further than what is written; losses are told."""
+    told: list[dict[int, str]] = []
+    said: list[str] = []
+    counters, stop, stream = Counters(), asyncio.Event(), Stream([alarm(1), alarm(2)])
+
+    async def hold(at: Mapping[int, str]) -> int:
+        told.append(dict(at))
+        assert all(at[partition] == position for partition, position in store.cursors().items())
+        if len(told) > 2:
+            stop.set()
+        return 1 if len(told) == 1 else 0
+
+    with Store(f"sqlite:///{tmp_path}/h.db") as store:
+        await asyncio.wait_for(
+            keep_history(stream, store, [0], stop, counters, report=said.append, hold=hold, hold_s=0.0), 30
+        )
+        assert told[0] == {0: START}
+        assert told[-1] == store.cursors()
+    assert counters.lost == 1
+    assert said == ["events were dropped by the bus before they were written"]
+
+
+async def test_a_stop_among_refused_events_passes_over_none(tmp_path: Path):
+    """Events of a batch are written one by one; where one can't be before the stop, none after it is."""
+    counters, stop = Counters(), asyncio.Event()
+
+    class Refusing(Store):
+        def write(self, partition: int, records: Sequence[tuple[str, Event]], position: str) -> bool:
+            if len(records) > 1:
+                raise DataError("insert", {}, Exception("out of range"))
+            if not stop.is_set():
+                raise OperationalError("insert", {}, Exception("away"))
+            return super().write(partition, records, position)
+
+    with Refusing(f"sqlite:///{tmp_path}/h.db") as store:
+        await asyncio.wait_for(
+            keep_history(
+                Stream([alarm(1), alarm(2)]), store, [0], stop, counters, wait_s=30, report=lambda line: stop.set()
+            ),
+            30,
+        )
+        assert store.cursors() == {}
