@@ -144,6 +144,8 @@ async def latencies(page: Page, pipe: Connection) -> list[float]:
 
 async def measure(pipe: Connection, seconds: float, width: int, height: int) -> dict[str, Any]:
     """Open the wall and take the figures."""
+    if not pipe.poll(60):
+        raise TimeoutError("the server did not start in 60 s")
     port, user, password = pipe.recv()
     async with async_playwright() as playwright:
         program = shutil.which("chromium") or shutil.which("google-chrome")
