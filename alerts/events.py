@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from alerts.book import AlarmBook, AlarmChange
 from alerts.limits import Limits, values_of
 from alerts.model import LETHAL, TECHNICAL
-from alerts.state import AlarmBook, AlarmChange
 from bus.messages import AlarmEvent, SettingsEvent
 
 
@@ -14,7 +14,7 @@ def to_event(change: AlarmChange, patient: str, device: str, rate: float = 250.0
     Parameters
     ----------
     change : AlarmChange
-        From `alerts.state`.
+        From `alerts.book`.
     patient, device : str
         Whose and from what.
     rate : float

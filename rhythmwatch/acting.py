@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from alerts import rules, state
+from alerts.book import AlarmChange
 from alerts.limits import LimitsError, changed, of_profile
-from alerts.state import AlarmChange
 from bus.messages import Action
 from rhythmwatch.patient import Patient
 

@@ -9,9 +9,9 @@ from typing import Final
 import msgspec
 
 from alerts import state
+from alerts.book import AlarmBook
 from alerts.limits import Limits, LimitsError, limits_from, of_profile, values_of
 from alerts.rules import RuleState
-from alerts.state import AlarmBook
 from ingest.sequencer import Sequencer
 from rhythmwatch.patient import Patient, PatientRecord, Vitals, new_patient
 from rhythmwatch.pipeline import Pipeline

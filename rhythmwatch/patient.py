@@ -8,9 +8,9 @@ from typing import Final
 
 import msgspec
 
+from alerts.book import AlarmBook
 from alerts.limits import Limits
 from alerts.rules import RuleState
-from alerts.state import AlarmBook
 from dsp.layout import FS
 from ingest.clock import StreamClock
 from ingest.sequencer import Sequencer

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from alerts import rules, state
+from alerts.book import AlarmChange
 from alerts.events import settings_event, to_event
 from alerts.model import TECHNICAL, Beat, Condition, Evidence, Horizon, Note, Peak, Quality, Rhythm, Silence
 from bus.messages import (
@@ -408,7 +409,7 @@ class Pipeline:
         changes = state.on_late_condition(patient.book, condition, patient.now_ms, onset_ms=onset_ms, at_ms=at_ms)
         self._alarms(patient, changes, out)
 
-    def _alarms(self, patient: Patient, changes: Sequence[state.AlarmChange], out: Output) -> None:
+    def _alarms(self, patient: Patient, changes: Sequence[AlarmChange], out: Output) -> None:
         for change in changes:
             event = to_event(change, patient.book.patient, patient.device, patient.rate or float(FS))
             out.events.append((event.patient, event))

@@ -5,22 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from alerts.book import AlarmBook, AlarmChange, Presence, Reason, is_sounding
 from alerts.events import to_event
 from alerts.limits import KINDS, Policy
 from alerts.model import Condition, Kind, Priority
-from alerts.state import (
-    AlarmBook,
-    AlarmChange,
-    Presence,
-    Reason,
-    is_sounding,
-    on_action,
-    on_clock,
-    on_condition,
-    on_discharge,
-    on_epoch,
-    on_switched_off,
-)
+from alerts.state import on_action, on_clock, on_condition, on_discharge, on_epoch, on_switched_off
 
 MIN = 60_000
 

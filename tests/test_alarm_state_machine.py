@@ -9,23 +9,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from alerts.book import Alarm, AlarmBook, AlarmChange, Presence, Reason, is_sounding
 from alerts.limits import KINDS, Policy
 from alerts.model import LETHAL, TECHNICAL, Condition, Kind, Priority
-from alerts.state import (
-    Alarm,
-    AlarmBook,
-    AlarmChange,
-    Presence,
-    Reason,
-    is_sounding,
-    on_action,
-    on_clock,
-    on_condition,
-    on_discharge,
-    on_epoch,
-    on_restart,
-    on_switched_off,
-)
+from alerts.state import on_action, on_clock, on_condition, on_discharge, on_epoch, on_restart, on_switched_off
 
 LEGAL = {
     (Presence.OFF, Presence.ON),
