@@ -13,8 +13,6 @@ from alerts.tables import AlarmRow, table_of
 from alerts.tables_alarms import BeatLabelRow, JudgementRow
 
 VERDICTS: Final = ("true", "false", "artefact")
-BEAT_CODES: Final = ("N", "L", "R", "A", "V", "F", "/", "Q", "|")
-"""MIT codes of the classes, and ``|`` for an artefact that is no beat."""
 
 JUDGEMENTS: Final = table_of(JudgementRow)
 LABELS: Final = table_of(BeatLabelRow)

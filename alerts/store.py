@@ -141,21 +141,6 @@ class Store:
         """List alarms that are not off, oldest first."""
         return self._alarms(select(*_COLUMNS).where(ALARMS.c.presence != "off").order_by(ALARMS.c.raised_ms))
 
-    def alarms_of(self, patient: str, since_ms: int = 0) -> list[AlarmEvent]:
-        """List a patient's alarms raised since then or still not off, newest first."""
-        wanted = (ALARMS.c.raised_ms >= since_ms) | (ALARMS.c.presence != "off")
-        chosen = select(*_COLUMNS).where(ALARMS.c.patient == patient, wanted)
-        return self._alarms(chosen.order_by(ALARMS.c.raised_ms.desc(), ALARMS.c.id))
-
-    def recent_alarms(self, limit: int = 100) -> list[AlarmEvent]:
-        """List the newest alarms of all patients."""
-        return self._alarms(select(*_COLUMNS).order_by(ALARMS.c.raised_ms.desc(), ALARMS.c.id).limit(limit))
-
-    def changes_of(self, alarm: str) -> list[AlarmEvent]:
-        """Every change of one alarm, in order."""
-        columns = [CHANGES.c[name] for name in _ALARM_FIELDS]
-        return self._alarms(select(*columns).where(CHANGES.c.id == alarm).order_by(CHANGES.c.revision))
-
     def _alarms(self, chosen: Any) -> list[AlarmEvent]:
         with self._engine.connect() as connection:
             return [AlarmEvent(**row) for row in connection.execute(chosen).mappings()]

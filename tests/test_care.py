@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from history_reading import changes_of, recent_alarms
 from hypothesis import given
 from hypothesis import strategies as st
 from people_app import Site, running_site
@@ -304,11 +305,11 @@ def test_old_rows_go_by_kind_and_open_alarms_stay(care: Care, url: str) -> None:
         care.admit(person, "p", "1", "W", "adult", "x", 1)
         care.discharge("p", "x", 2)
         care.admit(new_person("b", 1), "p", "1", "W", "adult", "x", 3)
-        late = store.recent_alarms()[0].onset_ms + 1
+        late = recent_alarms(store)[0].onset_ms + 1
         counts = expire_events(care.engine, {"events": late, "evidence": 5, "stays": 3})
-        assert [item.presence for item in store.recent_alarms()] == ["on"]
-        assert store.changes_of(alarm(1).id) == []
-        assert len(store.changes_of(alarm(2).id)) == 1
+        assert [item.presence for item in recent_alarms(store)] == ["on"]
+        assert changes_of(store, alarm(1).id) == []
+        assert len(changes_of(store, alarm(2).id)) == 1
         assert counts["evidence"] == 1
         assert counts["stays"] == 1
         assert care.person(person.person) is None

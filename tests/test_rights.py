@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 import wfdb
+from history_reading import recent_alarms
 from sqlalchemy import insert, select
 from test_store import alarm
 
@@ -200,7 +201,7 @@ async def test_erasure_leaves_no_byte_of_a_person_and_all_of_the_other(tmp_path:
             assert held
             assert all(epoch == 6 for epoch in held), name
         with Store(house.url) as store:
-            assert [item.epoch for item in store.recent_alarms()] == [6]
+            assert [item.epoch for item in recent_alarms(store)] == [6]
         with pytest.raises(StoreError):
             Access(house.care, house.archive).pack(gone, now_ms(), tmp_path / "no.zip")
 
@@ -272,7 +273,7 @@ def test_rows_of_a_person_go_from_both_databases(url: str) -> None:
         erasure = erasures.ask(person.person, "x", 9000)
         assert erasures.delete_rows(erasure.spans) == 3
         erasures.scrub()
-        assert sorted(item.onset_ms for item in store.recent_alarms()) == [999, 1500, 2000]
+        assert sorted(item.onset_ms for item in recent_alarms(store)) == [999, 1500, 2000]
         with engine.connect() as reading:
             assert len(reading.execute(select(tables["judgements"][0])).all()) == 3
             assert len(reading.execute(select(tables["alarm_changes"][0])).all()) == 3
@@ -323,7 +324,7 @@ async def test_retention_reaches_recordings_events_and_trail(tmp_path: Path) -> 
     async with house_in(tmp_path) as house:
         await stay_of(house, NAME, 1, 5)
         with Store(house.url) as store:
-            open_alarm = store.recent_alarms()[0]
+            open_alarm = recent_alarms(store)[0]
             closed = AlarmEvent(
                 **{name: getattr(open_alarm, name) for name in open_alarm.__struct_fields__}
                 | {"presence": "off", "revision": 1}
@@ -331,7 +332,7 @@ async def test_retention_reaches_recordings_events_and_trail(tmp_path: Path) -> 
             store.write(house.partition, [("9999999999999-0", closed)], "9999999999999-0")
             house.stores.audit.add(1, "x", "act", "s")
             counts = await retain(house.stores, now_ms() + 400 * 86_400_000)
-            assert store.recent_alarms() == []
+            assert recent_alarms(store) == []
         assert counts["recordings"] == 1
         assert counts["events"] >= 2
         assert counts["audit"] == 1

