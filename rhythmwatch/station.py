@@ -105,6 +105,8 @@ class Running:
     password: str
     devices: str
     bus: str
+    ready: asyncio.Task[bool]
+    """Whether the page answered, once it does or `READY_S` have passed."""
 
 
 @contextlib.asynccontextmanager
@@ -131,30 +133,32 @@ async def running_station(station: Station, stop: asyncio.Event) -> AsyncIterato
         if station.source:
             await asyncio.to_thread(admit_played, history, played_devices(station.source))
         supervisor = Supervisor(_parts(station, bus, broker, devices, told, history, port, password))
-        running = asyncio.create_task(supervisor.run(stop), name="supervisor")
+        url = f"{'https' if station.certificates else 'http'}://{station.host}:{port}"
+        answers = asyncio.Event()
+        running = asyncio.create_task(supervisor.run(stop, answers), name="supervisor")
+        ready = asyncio.create_task(until_ready(url, answers), name="ready")
         try:
-            scheme = "https" if station.certificates else "http"
-            yield Running(supervisor, f"{scheme}://{station.host}:{port}", password, devices, bus)
+            yield Running(supervisor, url, password, devices, bus, ready)
         finally:
             stop.set()
+            await end([ready])
             await running
 
 
 async def serve_station(station: Station, stop: asyncio.Event) -> None:
     """Run the station until `stop` is set, and say where the page is once it answers."""
     async with running_station(station, stop) as running:
-        ready = asyncio.create_task(until_ready(running.url), name="ready")
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
-            await asyncio.wait([stopped, ready], return_when=asyncio.FIRST_COMPLETED)
-            if ready.done():
-                if ready.result():
+            await asyncio.wait([stopped, running.ready], return_when=asyncio.FIRST_COMPLETED)
+            if running.ready.done():
+                if running.ready.result():
                     _welcome(running)
                 else:
                     console.print(f"the page did not answer in {READY_S:.0f} s; the log above says why", style="red")
             await stop.wait()
         finally:
-            await end((ready, stopped))
+            await end([stopped])
 
 
 def _parts(
@@ -209,12 +213,14 @@ def _password(path: Path) -> str:
     return password
 
 
-async def until_ready(url: str) -> bool:
-    """Wait until the page and what feeds it are well; False after `READY_S`."""
+async def until_ready(url: str, answers: asyncio.Event | None = None) -> bool:
+    """Wait until the page and what feeds it are well, and set `answers`; False after `READY_S`."""
     loop = asyncio.get_running_loop()
     until = loop.time() + READY_S
     while loop.time() < until:
         if await loop.run_in_executor(None, _healthy, f"{url}/healthz"):
+            if answers is not None:
+                answers.set()
             return True
         await asyncio.sleep(POLL_S)
     return False

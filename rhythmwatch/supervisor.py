@@ -43,8 +43,8 @@ class Part:
     restart : bool
         Whether it is started again when it ends (a source of a finite recording is not).
     later : bool
-        Started only once all parts before it have given a heartbeat (at most `LATER_S` after the first), so that what
-        people wait for has the machine to itself.
+        Started only once all parts before it have given a heartbeat and the service is ready (at most `LATER_S` after
+        the first), so that what people wait for has the machine to itself.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Supervisor:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._heard: dict[str, float] = {}
         self._until = 0.0
+        self._ready: asyncio.Event | None = None
 
     def pid(self, name: str) -> int | None:
         """Process id of a part that runs now."""
@@ -82,8 +83,12 @@ class Supervisor:
         """Whether the process of a part has given a heartbeat."""
         return name in self._heard
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Run until `stop` is set or all finite parts have ended; end the rest: SIGTERM, a grace period, SIGKILL."""
+    async def run(self, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
+        """Run until `stop` is set or all finite parts have ended; end the rest: SIGTERM, a grace period, SIGKILL.
+
+        Later parts wait for `ready` too, where there is one.
+        """
+        self._ready = ready
         self._until = asyncio.get_running_loop().time() + LATER_S
         keepers = [asyncio.create_task(self._keep(part, stop), name=f"keep-{part.name}") for part in self.parts]
         stopped = asyncio.create_task(stop.wait(), name="stop")
@@ -104,7 +109,7 @@ class Supervisor:
         delay = FIRST_DELAY_S
         if part.later:
             before = [other.name for other in self.parts[: self.parts.index(part)]]
-            while not stop.is_set() and loop.time() < self._until and not all(map(self.heard, before)):
+            while not stop.is_set() and loop.time() < self._until and not self._may_follow(before):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), POLL_S)
         while not stop.is_set():
@@ -119,6 +124,9 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), delay)
             delay = min(delay * 2, LONGEST_DELAY_S)
+
+    def _may_follow(self, before: Sequence[str]) -> bool:
+        return all(map(self.heard, before)) and (self._ready is None or self._ready.is_set())
 
     async def _run_once(self, part: Part, stop: asyncio.Event) -> int:
         """Run a part's process until it ends or stalls; returns its exit code."""
