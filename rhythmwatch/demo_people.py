@@ -10,7 +10,6 @@ from typing import Final
 from alerts.care import Care, new_person
 from alerts.care_model import Consent
 from alerts.database import open_engine, upgrade
-from ingest.simulator_cast import cast_names
 from rhythmwatch.playing import device_names
 
 WARD: Final = "Demo"
@@ -22,6 +21,9 @@ def played_devices(source: Sequence[str]) -> list[str]:
     if not source:
         return []
     if source[0] == "simulate":
+        # As in `rhythmwatch.playing`.
+        from ingest.simulator_cast import cast_names
+
         return cast_names(int(source[source.index("--patients") + 1]))
     records = source[1:]
     first_option = next((at for at, word in enumerate(records) if word.startswith("--")), len(records))

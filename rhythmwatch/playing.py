@@ -13,8 +13,6 @@ from bus.tasks import end
 from ingest.device import Connection, DeviceMeta, FleetClient
 from ingest.recordings import RecordingError, data_folder, find_record, read_record
 from ingest.replay import RecordingSource, Source, play
-from ingest.simulator import SimulatedSource
-from ingest.simulator_cast import cast_sources
 from rhythmwatch.addresses import BrokerAddress
 from rhythmwatch.certificates import client_context
 
@@ -137,6 +135,10 @@ async def simulate_patients(
     authority: Path | None = None,
 ) -> None:
     """Simulate patients as devices: all with one script, or the demo's cast."""
+    # The simulator takes a while to load, which who replays recordings need not wait for.
+    from ingest.simulator import SimulatedSource
+    from ingest.simulator_cast import cast_sources
+
     sources: Sequence[Source]
     if script:
         sources = [SimulatedSource(f"sim-{number + 1}", script, seed + number) for number in range(patients)]
