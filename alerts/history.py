@@ -26,6 +26,9 @@ WAIT_S: Final = 0.5
 MAX_WAIT_S: Final = 30.0
 BATCH: Final = 500
 BLOCK_MS: Final = 500
+CURSOR_S: Final = 5.0
+"""Positions are kept at least this often where only beats came."""
+GATHER_S: Final = 0.1
 HOLD_S: Final = 10.0
 """The bus is told this often how far the history is, so that it forgets nothing before."""
 Hold: TypeAlias = Callable[[Mapping[int, str]], Awaitable[int]]
@@ -136,17 +139,20 @@ class _Keeper:
         self.bus, self.store, self.stop, self.counters, self.report = bus, store, stop, counters, report
         self.first_wait = self.wait = wait_s
         self.failing = ""
+        self.written: dict[int, str] = {}
+        self.written_at: dict[int, float] = {}
 
     async def run(self, partitions: Sequence[int], hold: Hold | None, hold_s: float) -> None:
         cursors = await self._open()
         if cursors is None:
             return
         at = {partition: cursors.get(partition, START) for partition in partitions}
+        self.written = dict(at)
         held = float("-inf")
         while not self.stop.is_set():
             try:
                 if hold is not None and time.monotonic() - held >= hold_s:
-                    await self._hold(hold, at)
+                    await self._hold(hold, self.written)
                     held = time.monotonic()
                 answer = await self.bus.read_events(at, count=BATCH, block_ms=BLOCK_MS)
             except BusError as error:
@@ -160,6 +166,9 @@ class _Keeper:
                 if not await self._write(partition, records):
                     return
                 at[partition] = records[-1].position
+            # A few entries of each partition in one go cost hardly more than one.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), GATHER_S)
 
     async def _hold(self, hold: Hold, at: Mapping[int, str]) -> None:
         lost = await hold(at)
@@ -189,6 +198,11 @@ class _Keeper:
             except (msgspec.DecodeError, msgspec.ValidationError):
                 self.counters.unreadable += 1
         position = records[-1].position
+        # Beats are not kept here, so that a position behind them needn't be either, but now and then.
+        recently = time.monotonic() - self.written_at.get(partition, float("-inf")) < CURSOR_S
+        if recently and all(isinstance(event, BeatEvent) for _, event in events):
+            self.counters.count(events)
+            return True
         self.counters.waiting = len(events)
         while True:
             try:
@@ -213,6 +227,8 @@ class _Keeper:
                     # They stay on the bus after the cursor, so the next historian writes them.
                     return False
             else:
+                self.written[partition] = position
+                self.written_at[partition] = time.monotonic()
                 self.counters.waiting = self.counters.behind_ms = 0
                 self.counters.count(events)
                 self._well("history")
