@@ -14,14 +14,15 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import aiomqtt
 import msgspec
 
-from bus.child import free_port, hold, make_folder, spawn, stop, tail
+from bus.child import Child, free_port, hold, kept, make_folder, spawn, stop, tail
 from bus.errors import ServerError
 from bus.passwords import hash_secret, new_secret
 from ingest.accounts import FLEET, GATE, OWN, SERVICE, acl_file, dynamic_security, password_file
@@ -80,8 +81,8 @@ class Broker(msgspec.Struct, frozen=True):
         Password of the account that changes accounts.
     plugin : bool
         Whether mosquitto's dynamic-security plug-in makes the rules.
-    pid : int
-        The process; 0 before it runs.
+    process : Child, optional
+        What runs; a broker that dies is started again.
     """
 
     host: str
@@ -98,7 +99,12 @@ class Broker(msgspec.Struct, frozen=True):
     hashes: dict[str, str] = {}
     gate_password: str = ""
     plugin: bool = False
-    pid: int = 0
+    process: Child | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id of the broker that runs now; 0 before it does."""
+        return self.process.pid if self.process is not None else 0
 
     @property
     def address(self) -> str:
@@ -118,7 +124,7 @@ async def embedded_broker(
     certificates: Certificates | None = None,
     plugin: bool = True,
 ) -> AsyncIterator[Broker]:
-    """Run a broker for as long as the block lasts.
+    """Run a broker for as long as the block lasts; one that dies is started again.
 
     Parameters
     ----------
@@ -178,17 +184,34 @@ async def embedded_broker(
                 command = _mosquitto(mosquitto, library, data_dir, broker, list(devices or ()), certificates)
             else:
                 command = _amqtt(data_dir, broker, certificates)
-            process = await spawn(command, folder=_ROOT, output=log)
-            try:
-                up = await _until_up(process, broker, log, start_s)
-                if up:
-                    yield msgspec.structs.replace(broker, pid=process.pid)
-                    return
-            finally:
-                await stop(process)
-            if port or door[1] or attempt == _ATTEMPTS - 1:
-                where = f"with status {process.returncode} on port {broker.port} or {broker.door_port}"
-                raise ServerError(f"{command[0]} ended {where}; see {log}:\n{tail(log)}")
+            start = partial(_start, command, broker, log, start_s)
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    child = await stack.enter_async_context(kept(start))
+                except _EndedError:
+                    # Another program may have taken a port that was free a moment ago.
+                    if port or door[1] or attempt == _ATTEMPTS - 1:
+                        raise
+                    continue
+                yield msgspec.structs.replace(broker, process=child)
+                return
+
+
+class _EndedError(ServerError):
+    """The broker ended instead of coming up."""
+
+
+async def _start(command: Sequence[str], broker: Broker, log: Path, start_s: float) -> asyncio.subprocess.Process:
+    process = await spawn(command, folder=_ROOT, output=log)
+    try:
+        if await _until_up(process, broker, log, start_s):
+            return process
+    except BaseException:
+        await stop(process)
+        raise
+    await stop(process)
+    where = f"with status {process.returncode} on port {broker.port} or {broker.door_port}"
+    raise _EndedError(f"{command[0]} ended {where}; see {log}:\n{tail(log)}")
 
 
 def find_plugin() -> str | None:

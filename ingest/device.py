@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -30,6 +31,8 @@ from ingest.frame import DEVICE_ID, Frame
 
 __all__ = ["Connection", "DeviceClient", "DeviceMeta", "FleetClient", "PublishStats", "meta_of", "topic_of"]
 
+_AGAIN_S: Final = 5.0
+"""Frames acknowledged this short before a connection broke are sent again."""
 _LOG: Final = logging.getLogger(__name__)
 _TIMEOUT_S: Final = 10.0
 _PROBE_S: Final = 3.0
@@ -96,6 +99,7 @@ class FleetClient:
         self._on_command, self._jitter = on_command, jitter
         self._waiting: deque[_Message] = deque()
         self._under_way: dict[int, _Message] = {}
+        self._lately: deque[tuple[float, _Message]] = deque()
         self._number = 0
         self._wake, self._room, self._stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._connected, self._idle = asyncio.Event(), asyncio.Event()
@@ -211,6 +215,7 @@ class FleetClient:
             connects = self.stats.connects
             try:
                 await self._session()
+                self._lately.clear()
                 return
             except* (aiomqtt.MqttError, OSError) as group:
                 self.stats.failures += 1
@@ -231,9 +236,17 @@ class FleetClient:
                 await asyncio.wait_for(self._stop.wait(), wait)
 
     def _keep_under_way(self) -> None:
-        """Put what the broker did not acknowledge back in front, in order."""
-        self.stats.resent += len(self._under_way)
-        self._waiting.extendleft(reversed(self._under_way.values()))
+        """Put what the broker did not acknowledge back in front, in order, behind what it may have forgotten.
+
+        A broker that died had perhaps not handed on what it acknowledged last. Frames may come twice: the sequencer
+        knows them by their number.
+        """
+        oldest = time.monotonic() - _AGAIN_S
+        again = [message._replace(done=None) for at, message in self._lately if at >= oldest]
+        self._lately.clear()
+        again += self._under_way.values()
+        self.stats.resent += len(again)
+        self._waiting.extendleft(reversed(again))
         self._under_way.clear()
 
     def _will(self) -> aiomqtt.Will | None:
@@ -319,6 +332,10 @@ class FleetClient:
             self.stats.sent += 1
             if message.done is not None:
                 message.done()
+            if message.topic.endswith("/ecg"):
+                self._lately.append((time.monotonic(), message))
+                while self._lately[0][0] < self._lately[-1][0] - _AGAIN_S:
+                    self._lately.popleft()
             if not self._waiting and not self._under_way:
                 self._idle.set()
 
