@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Set
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -176,7 +176,7 @@ def up(bus: str, broker: str, *, workers: int, ingests: int, cpus: float = 1.0) 
     for name, (kind, options) in wanted.items():
         if name not in standing or standing[name].state == "ended":
             _start(name, kind, options, cpus)
-    _until_running(set(wanted))
+    _until_running(set(wanted), standing.keys() - wanted.keys())
     for name in standing.keys() - wanted.keys():
         _end(name)
 
@@ -222,14 +222,26 @@ def _start(name: str, kind: str, options: dict[str, Any], cpus: float) -> None:
     placed.remote(kind, name, options)
 
 
-def _until_running(names: set[str]) -> None:
+def _until_running(names: set[str], former: Set[str]) -> None:
     until = time.monotonic() + START_S
     while time.monotonic() < until:
-        missing = names - {member.name for member in members() if member.state in ("running", "ended")}
+        now = members()
+        taken = {n for member in now if member.name in names and member.state == "running" for n in _owned(member.name)}
+        for member in now:
+            # Its partitions are all taken: its core may be what a new one waits for.
+            if member.name in former and _owned(member.name) and taken.issuperset(_owned(member.name)):
+                _end(member.name)
+        missing = names - {member.name for member in now if member.state in ("running", "ended")}
         if not missing:
             return
         time.sleep(POLL_S)
     raise FleetError(f"{', '.join(sorted(missing))} did not start in {START_S:.0f} s; has the cluster cores to spare?")
+
+
+def _owned(name: str) -> range:
+    """Give the partitions of a worker by its name; none for an ingest."""
+    kind, *bounds = name.split("-")
+    return range(int(bounds[0]), int(bounds[1]) + 1) if kind == "worker" else range(0)
 
 
 def _end(name: str) -> None:

@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 FIRST_DELAY_S: Final = 0.2
 LONGEST_DELAY_S: Final = 10.0
-HEALTHY_AFTER_S: Final = 20.0
+HEALTHY_AFTER_S: Final = 3.0
 GRACE_S: Final = 8.0
 STALL_S: Final = 15.0
 """Without a heartbeat for this long, after the first one, a process is killed and started again."""
