@@ -197,9 +197,9 @@ async def make_station(tmp_path: Path, chromium: Browser) -> AsyncIterator[Calla
             assert station.problems == []
 
 
-async def until(page: Page, script: str, arg: object = None) -> None:
+async def until(page: Page, script: str, arg: object = None, seconds: float = 20) -> None:
     """Ask the page until `script` holds (the page's policy forbids playwright's own way, which evaluates text)."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(seconds):
         while not await page.evaluate(script, arg):
             await asyncio.sleep(0.02)
 
@@ -503,6 +503,9 @@ class SlowLine:
         self.rate = 0.0
         """Bytes a second towards the browser; 0 for no limit."""
         self.tasks: set[asyncio.Task[None]] = set()
+        self.whole = asyncio.Event()
+        """Cleared: nothing passes, either way, and nobody is told."""
+        self.whole.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one connection both ways; the buffers on the way are small."""
@@ -524,10 +527,42 @@ class SlowLine:
         """Carry one direction until it ends."""
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(1024):
+                await self.whole.wait()
                 writer.write(data)
                 await writer.drain()
                 if slow and self.rate:
                     await asyncio.sleep(len(data) / self.rate)
+
+
+async def test_network_cut_of_30_s_ends_in_the_true_state(make_station) -> None:
+    """Nothing passes for 30 s: the page says so, and comes back by itself with each alarm of the cut exactly once."""
+    station = await make_station()
+    line = SlowLine(station.port)
+    server = await asyncio.start_server(line.serve, "127.0.0.1", 0)
+    station.proxy = server.sockets[0].getsockname()[1]
+    page = await station.open()
+    await expect(page.locator(".tile")).to_have_count(8)
+    station.ward.raise_alarm(alarm("Bed 01", "TACHY", 2, value=131.0, limit=120.0))
+    await expect(page.locator("#bar .bar-bed")).to_have_text("Bed 01")
+    line.whole.clear()
+    await expect(page.locator("#banner")).to_contain_text("Connection lost at")
+    station.ward.raise_alarm(alarm("Bed 01", "TACHY", 2, revision=1, presence="off"))
+    for revision in range(3):
+        station.ward.raise_alarm(alarm("Bed 07", "VFIB", 3, revision=revision))
+    station.ward.raise_alarm(alarm("Bed 04", "BRADY", 2, value=41.0, limit=50.0))
+    await until(page, "(ms) => performance.now() - ms > 30000", await page.evaluate("performance.now()"), seconds=40)
+    await expect(page.locator("#banner")).to_be_visible()
+    line.whole.set()
+    await expect(page.locator("#banner")).to_be_hidden(timeout=15_000)
+    await expect(page.locator("#bar .bar-bed")).to_have_text("Bed 07")
+    await expect(page.locator(".tile[data-stale]")).to_have_count(0)
+    assert await page.evaluate("rhythmwatch.ward.open().length") == 2
+    await page.goto(station.url + "/alarms")
+    await expect(page.locator(".list tbody tr:not([data-presence=off])")).to_have_count(2)
+    await page.context.close()
+    station.contexts.remove(page.context)
+    server.close()
+    await end([task for task in line.tasks if not task.done()])
 
 
 async def test_slow_client_loses_waveform_but_no_alarm_and_slows_nobody(make_station) -> None:

@@ -162,7 +162,7 @@ export class Patient extends View {
         h("div", { class: "strip", onclick: pick }, paperCanvas, wave, h("span", { class: "strip-name" }, T.wave), this.stale),
         h("div", { class: "strip heat-strip", onclick: pick }, heat, this.axis, h("span", { class: "strip-name" }, T.spectrogram)),
         this.place, this.latest.legend),
-      h("aside", { class: "side" }, this.vital, facts, chosen.root,
+      h("aside", { class: "side", tabindex: "0", "aria-label": T.figures }, this.vital, facts, chosen.root,
         h("section", { class: "card block alarms" }, h("h2", {}, T.patientAlarms), this.alarmList),
         this.latest.root)),
       h("div", { class: "patient-more" }, this.trends.root, this.limits.root, this.care.root, this.refused));

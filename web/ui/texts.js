@@ -126,6 +126,7 @@ export const T = {
   gainAuto: "Auto",
   recentBeats: "Latest beats",
   patientAlarms: "Alarms of this patient",
+  figures: "Figures, chosen beat and alarms",
   noPatientAlarms: "No alarm since this page was opened.",
   unknownPatient: /** @param {string} name */ (name) => `${name} sends no data and is not on the wall. Check the name or the device.`,
   chooseBeat: "Click a beat, or use ← and →, to see why it was called what it was.",
