@@ -91,6 +91,7 @@ class Store:
                 rhythms.append(msgspec.structs.asdict(item))
             elif isinstance(item, StatusEvent):
                 row = msgspec.structs.asdict(item)
+                del row["battery"]  # an alarm says when it is low
                 statuses.append({**row, "leads": " ".join(item.leads), "entry": f"{partition}:{place}"})
             elif isinstance(item, SettingsEvent):
                 settings.append({**settings_row(item), "entry": f"{partition}:{place}"})

@@ -139,6 +139,8 @@ class StatusEvent(msgspec.Struct, frozen=True, tag="status"):
     quality: str
     """good, noisy, lead_off, missing or no_data."""
     note: str = ""
+    battery: int = -1
+    """Charge of the device as it said last, percent; -1 before it said any."""
 
 
 class SettingsEvent(msgspec.Struct, frozen=True, tag="settings"):

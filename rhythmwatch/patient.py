@@ -75,6 +75,8 @@ class Patient:
         Device samples before this one are left out, so that the first block is whole.
     last_frame_ms : int
         Server time of the last frame; 0 before the first.
+    battery : int
+        Charge of the device, percent; -1 before it said any.
     profile : str
         Profile that `limits` began from (`alerts.limits.PROFILES`).
     vacant : bool
@@ -107,6 +109,7 @@ class Patient:
     skip_to: int = 0
     last_frame_ms: int = 0
     silent: bool = False
+    battery: int = -1
     queued_rate: float = 0.0
     queued_leads: int = 0
     now_ms: int = 0
@@ -169,3 +172,4 @@ class PatientRecord(msgspec.Struct, array_like=True):
     queued_ms: int
     broken: bool
     late: PatientRecord | None
+    battery: int = -1

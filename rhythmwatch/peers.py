@@ -39,9 +39,9 @@ OURS: Final = "ours"
 
 
 def _sleepecg(mv: NDArray[np.float64]) -> NDArray[np.int64]:
-    import sleepecg
+    from sleepecg.heartbeats import detect_heartbeats
 
-    return np.asarray(sleepecg.detect_heartbeats(mv, RATE), np.int64)
+    return np.asarray(detect_heartbeats(mv, RATE), np.int64)
 
 
 def _neurokit2(mv: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -305,6 +305,9 @@ class Pipeline:
                 return
             # Devices say a share, staff read percent.
             value = 100.0 * note.value if note.name == "battery" else note.value
+            if note.name == "battery" and 0 <= value <= 100 and round(value) != patient.battery:
+                patient.battery = round(value)
+                self._status(patient, out)
             self._evidence(patient, [Note(patient.seen, note.name, value)], out)
         elif entry.kind is Entry.TICK:
             silence = (now - patient.last_frame_ms) / 1000 if patient.last_frame_ms else 0.0
@@ -384,8 +387,9 @@ class Pipeline:
     def _status(self, patient: Patient, out: Output, note: str = "") -> None:
         quality = "no_data" if patient.silent else patient.vitals.quality
         event = StatusEvent(
-            patient.id, patient.device, patient.now_ms, patient.vitals.lead, patient.leads, quality, note
-        )
+            patient.id, patient.device, patient.now_ms, patient.vitals.lead, patient.leads, quality, note,
+            patient.battery,
+        )  # fmt: skip
         out.events.append((patient.id, event))
 
     def _evidence(self, patient: Patient, evidence: Sequence[Evidence], out: Output) -> None:

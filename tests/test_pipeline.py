@@ -10,10 +10,10 @@ import stories
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus.messages import Action, AlarmEvent, Entry, Inbound, StatusEvent, View, pack
+from bus.messages import Action, AlarmEvent, DeviceNote, Entry, Inbound, StatusEvent, View, pack
 from ingest.recordings import Recording
 from rhythmwatch.checkpoint import CheckpointError, dump, restore
-from rhythmwatch.pipeline import Pipeline
+from rhythmwatch.pipeline import Output, Pipeline
 
 SECONDS = 35
 
@@ -122,6 +122,27 @@ def test_a_checkpoint_continues_exactly(undisturbed: dict[str, list[bytes]]):
         late = stories.run(entries[cut:], (9,), second)
         early.events += late.events
         assert stories.by_patient(early) == undisturbed
+
+
+def test_the_battery_is_told_when_it_changes_and_outlives_a_takeover():
+    """Each new charge is a status of its own, a repeated or impossible one is none; a checkpoint keeps it."""
+    frames = stories.frames(stories.recording("sinus:6", 6), "p")
+
+    def note(value: float, ms: int) -> Inbound:
+        return Inbound(Entry.DEVICE, ms, "p", pack(DeviceNote("battery", value)))
+
+    def told(output: Output) -> list[int]:
+        return [event.battery for _, event in output.events if isinstance(event, StatusEvent)]
+
+    first = Pipeline(stories.models(), 1)
+    begun = stories.run([stories.frame_entry(frame) for frame in frames[:3]], pipeline=first)
+    assert set(told(begun)) <= {-1}
+    values = (0.8, 0.8, float("nan"), 7.0, 0.794, 0.75)
+    assert told(stories.run([note(value, 3000 + n) for n, value in enumerate(values)], pipeline=first)) == [80, 79, 75]
+    second = Pipeline(stories.models(), 1)
+    restore(second, dump(first, 0))
+    assert told(stories.run([note(0.75, 3010)], pipeline=second)) == []
+    assert told(stories.run([note(0.5, 3011)], pipeline=second)) == [50]
 
 
 def test_a_foreign_checkpoint_is_refused():

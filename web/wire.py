@@ -119,6 +119,7 @@ class Status(msgspec.Struct, frozen=True, array_like=True, tag="status"):
     leads: tuple[str, ...]
     quality: str
     note: str
+    battery: int
 
 
 class Alarm(msgspec.Struct, frozen=True, array_like=True, tag="alarm"):
@@ -246,7 +247,9 @@ def rhythm(event: RhythmEvent) -> bytes:
 
 def status(event: StatusEvent) -> bytes:
     """Encode a change of the signal or device."""
-    return encode(Status(event.patient, event.device, event.ms, event.lead, event.leads, event.quality, event.note))
+    return encode(
+        Status(event.patient, event.device, event.ms, event.lead, event.leads, event.quality, event.note, event.battery)
+    )
 
 
 def alarm(event: AlarmEvent) -> bytes:

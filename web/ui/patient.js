@@ -128,7 +128,7 @@ export class Patient extends View {
     this.vital = h("div", { class: "card vital" }, this.hr, this.vitalRhythm, this.hrNote);
     this.facts = /** @type {Record<string, HTMLElement>} */ ({});
     const facts = h("dl", { class: "card facts" });
-    for (const [key, text] of [["pvc", T.pvc], ["signal", T.signal], ["lead", T.lead], ["device", T.device], ["heard", T.lastHeard]]) {
+    for (const [key, text] of [["pvc", T.pvc], ["signal", T.signal], ["lead", T.lead], ["device", T.device], ["battery", T.battery], ["heard", T.lastHeard]]) {
       this.facts[key] = h("dd");
       facts.append(h("dt", {}, text), this.facts[key]);
     }
@@ -271,6 +271,7 @@ export class Patient extends View {
       put(/** @type {Node} */ (this.rhythm), rhythm);
       put(/** @type {Node} */ (this.vitalRhythm), rhythmName(ward.rhythm(bed)));
       put(this.facts.pvc, `${bed.pvc}${T.perMin}`);
+      put(this.facts.battery, bed.battery < 0 ? "–" : `${bed.battery} %`);
       put(this.facts.signal, QUALITY[bed.quality] ?? (bed.quality || "–"));
       put(this.facts.lead, bed.lead || "–");
       put(this.facts.device, bed.device || "–");

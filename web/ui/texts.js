@@ -42,6 +42,7 @@ export const T = {
   paused: /** @param {string} left */ (left) => `silent for ${left}`,
   bpm: "bpm",
   pvc: "PVC",
+  battery: "Battery",
   perMin: "/min",
   heard: /** @param {string} age */ (age) => `heard ${age} ago`,
   heardNow: "heard just now",

@@ -30,6 +30,7 @@ export class Tile {
     this.stale = h("div", { class: "tile-stale", hidden: true }, h("span"));
     this.pvc = h("span");
     this.signal = h("span");
+    this.battery = h("span");
     this.heard = h("span");
     const canvas = h("canvas");
     this.root = h("a", { class: "tile", href: `/patient/${encodeURIComponent(bed.name)}`, "data-bed": bed.name },
@@ -38,7 +39,7 @@ export class Tile {
         h("div", { class: "tile-hr" }, this.hr, this.unit)),
       h("div", { class: "tile-wave" }, canvas, this.tech, this.stale),
       h("div", { class: "tile-marks" }, this.silent, this.off),
-      h("div", { class: "tile-foot" }, this.pvc, this.signal, this.heard));
+      h("div", { class: "tile-foot" }, this.pvc, this.signal, this.battery, this.heard));
     this.item = h("div", { class: "cell", role: "listitem" }, this.root);
     this.sweep = new Sweep(canvas, bed.trace, palette, { speed: 25, gain: null, all: false, ground: "" });
     this.shown = "";
@@ -79,6 +80,7 @@ export class Tile {
     put(this.off, T.lethalOff(bed.lethalOff.map(kindShort).join(", ")));
     put(this.rhythm, rhythmName(ward.rhythm(bed)));
     put(this.pvc, `${T.pvc} ${bed.pvc}${T.perMin}`);
+    put(this.battery, bed.battery < 0 ? "" : `${T.battery} ${bed.battery} %`);
     put(this.signal, [QUALITY[bed.quality] ?? bed.quality, bed.lead].filter(Boolean).join(" · "));
     this.signal.className = bed.quality === "good" || bed.quality === "" ? "" : "warn";
   }

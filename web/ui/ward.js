@@ -34,6 +34,8 @@ export class Bed {
     this.lead = "";
     this.device = "";
     this.note = "";
+    /** Charge of the device, percent; -1 before it said any. */
+    this.battery = -1;
     this.profile = "";
     /** When limits or kinds last changed. */
     this.settings = 0;
@@ -146,6 +148,7 @@ export class Ward extends EventTarget {
         bed.lead = m.lead;
         bed.device = m.device;
         bed.note = m.note;
+        bed.battery = m.battery;
         bed.changes++;
         return;
       }

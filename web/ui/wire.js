@@ -12,7 +12,7 @@ export const FIELDS = {
   cols: ["patient", "epoch", "column0", "hop", "bins", "top_hz", "data"],
   beat: ["patient", "epoch", "sample", "ms", "code", "p", "second", "second_p", "rr_ms", "map"],
   rhythm: ["patient", "ms", "code", "p"],
-  status: ["patient", "device", "ms", "lead", "leads", "quality", "note"],
+  status: ["patient", "device", "ms", "lead", "leads", "quality", "note", "battery"],
   alarm: ["id", "patient", "kind", "priority", "presence", "revision", "onset_ms", "raised_ms", "changed_ms", "cleared_ms",
     "acked_by", "acked_ms", "value", "limit", "detail", "technical", "lethal",
     "announced_ms", "escalation", "silent_until_ms", "reason", "retrospective"],
