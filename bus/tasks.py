@@ -17,17 +17,18 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     cancelled in here ends its tasks first.
     """
     pending = {task for task in tasks if not task.done()}
-    interrupted = False
+    interrupted: asyncio.CancelledError | None = None
     while pending:
         for task in pending:
             task.cancel()
         try:
             _, pending = await asyncio.wait(pending, timeout=AGAIN_S)
-        except asyncio.CancelledError:
-            interrupted = True
+        except asyncio.CancelledError as cancelled:
+            # The one that came, not one like it: scopes of anyio know theirs by what it says.
+            interrupted = cancelled
             pending = {task for task in pending if not task.done()}
-    if interrupted:
-        raise asyncio.CancelledError
+    if interrupted is not None:
+        raise interrupted
 
 
 async def run_all(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import anyio
 import pytest
 
 from bus.tasks import end, run_all
@@ -49,3 +50,15 @@ async def test_an_error_of_one_ends_all_and_is_raised():
     with pytest.raises(OSError, match="gone"):
         await run_all([asyncio.create_task(fail()), other])
     assert other.cancelled()
+
+
+async def test_a_scope_that_cancels_an_end_knows_its_own_cancellation():
+    """Cancelled by a scope of anyio while it ends its tasks, it ends them and leaves the scope as any block does."""
+    inner = asyncio.create_task(deaf(2))
+    await asyncio.sleep(0)
+    with anyio.CancelScope() as scope:
+        asyncio.get_running_loop().call_soon(scope.cancel)
+        async with asyncio.timeout(5):
+            await end([inner])
+    assert scope.cancelled_caught
+    assert inner.cancelled()
