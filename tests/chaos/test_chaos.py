@@ -14,6 +14,7 @@ from storm import Findings, Storm, weather
 pytestmark = [pytest.mark.services, pytest.mark.timeout(420)]
 KILLS = 5
 RECOVERY_S = 5.0
+HEALING_S = 60.0
 
 
 @pytest.fixture(scope="session")
@@ -26,12 +27,15 @@ def table() -> Iterator[list[str]]:
 
 
 def again_and_again(part: str) -> Callable[[Storm], Awaitable[None]]:
-    """Kill a part, wait a random while, kill it again."""
+    """Kill a part at a random moment, wait until the workers have caught up, and again."""
 
     async def faults(storm: Storm) -> None:
         for _ in range(KILLS):
-            await asyncio.sleep(storm.rng.uniform(4.0, 8.0))
+            await asyncio.sleep(storm.rng.uniform(2.0, 5.0))
             await storm.kill(part)
+            async with asyncio.timeout(HEALING_S):
+                while len(storm.healed) < len(storm.faults):
+                    await asyncio.sleep(0.05)
 
     return faults
 

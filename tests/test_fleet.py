@@ -1,0 +1,156 @@
+"""A fleet on several real Ray nodes: ranges move and nodes die, and every output is stored once."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import stories
+
+from bus.messages import DEFAULT_PARTITIONS, Inbound, pack_inbound, partition_of
+from bus.server import embedded
+from bus.streams import START, Bus, Position
+from rhythmwatch import fleet
+
+pytestmark = pytest.mark.timeout(300)
+PATIENTS = [f"bed-{number}" for number in range(12)]
+SECONDS = 35
+DEADLINE_S = 120.0
+# A dead node is noticed after about 3 s; Ray's own checks take about 17.
+FAST = {
+    "RAY_health_check_initial_delay_ms": "500",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_raylet_start_wait_time_s": "120",
+}
+
+
+class Node:
+    """A Ray node in a process group of its own, so that all of it can be killed at once."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments]
+        more = ["--object-store-memory=80000000", "--disable-usage-stats"]
+        with (folder / f"ray-{len(list(folder.iterdir()))}.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                command + more, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **FAST}
+            )
+
+    def pids(self) -> set[int]:
+        """Find the processes of this node."""
+        parents: dict[int, int] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        found = {self.process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
+        return found
+
+    def kill(self) -> None:
+        """Kill every process of it at once, as a power cut does."""
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def until_listening(port: int) -> None:
+    """Wait until somebody takes connections on a port."""
+    until = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1.0).close()
+        except OSError:
+            assert time.monotonic() < until, "the head did not come up"
+            time.sleep(0.1)
+        else:
+            return
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[list[Node]]:
+    """Give a head and two nodes, and be connected to them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path / "ray"
+    folder.mkdir()
+    started = [Node(folder, "--head", "--include-dashboard=false", "--num-cpus=0", f"--port={port}")]
+    try:
+        until_listening(port)
+        fleet.connect(f"127.0.0.1:{port}")
+        for number in (2, 3):
+            # One after the other: two that start at once may take the same socket.
+            started.append(Node(folder, "--num-cpus=4", f"--address=127.0.0.1:{port}"))
+            until = time.monotonic() + DEADLINE_S
+            while sum(node["Alive"] for node in ray.nodes()) < number:
+                assert time.monotonic() < until, "a node did not join"
+                time.sleep(0.2)
+        yield started
+    finally:
+        ray.shutdown()
+        for node in reversed(started):
+            node.kill()
+
+
+def entries(first: int, last: int) -> list[Inbound]:
+    """Frames of some seconds of all patients, in the order of time."""
+    each = [stories.frames(stories.recording(stories.VT_STORY, SECONDS, n), name) for n, name in enumerate(PATIENTS)]
+    return [stories.frame_entry(frames[second]) for second in range(first, last) for frames in each]
+
+
+async def append(bus: Bus, first: int, last: int) -> None:
+    """Put some seconds of all patients on the bus."""
+    await bus.append_in((partition_of(entry.patient), pack_inbound(entry)) for entry in entries(first, last))
+
+
+async def drained(bus: Bus) -> None:
+    """Wait until all that was appended is worked off."""
+    async with asyncio.timeout(DEADLINE_S):
+        while any(item.position != item.last for item in await bus.stats(range(DEFAULT_PARTITIONS))):
+            await asyncio.sleep(0.05)
+
+
+async def test_nodes_die_and_ranges_move(nodes: list[Node], tmp_path: Path) -> None:
+    """Two workers, one's node killed, then three, then one: the events are those of an undisturbed fold, once each."""
+    async with embedded(tmp_path / "bus") as url, Bus(url) as bus:
+        await append(bus, 0, 9)
+        await asyncio.to_thread(fleet.up, url, "", workers=2, ingests=0)
+        await drained(bus)
+        assert {member.name for member in fleet.members()} == {"worker-0-31", "worker-32-63"}
+        victim = next(node for node in nodes[1:] if any(member.pid in node.pids() for member in fleet.members()))
+        victim.kill()
+        await append(bus, 9, 18)
+        await drained(bus)
+        await asyncio.to_thread(fleet.up, url, "", workers=3, ingests=0)
+        await append(bus, 18, 27)
+        await drained(bus)
+        assert len(fleet.members()) == 3
+        await asyncio.to_thread(fleet.up, url, "", workers=1, ingests=0)
+        await append(bus, 27, SECONDS)
+        await drained(bus)
+        assert [(member.name, member.state) for member in fleet.members()] == [("worker-0-63", "running")]
+        await asyncio.to_thread(fleet.down)
+        assert fleet.members() == []
+        got: Counter[bytes] = Counter()
+        cursors: dict[int, Position] = dict.fromkeys(range(DEFAULT_PARTITIONS), START)
+        while batches := await bus.read_events(cursors):
+            for partition, records in batches:
+                cursors[partition] = records[-1].position
+                got.update(record.data for record in records)
+    wanted = Counter(
+        event for events in stories.by_patient(stories.run(entries(0, SECONDS))).values() for event in events
+    )
+    assert got == wanted
