@@ -1,6 +1,7 @@
 // What staff do: sent to the server, true only when the event comes back.
 // @ts-check
 import { alarmPath, part } from "./api.js";
+import { leave } from "./leave.js";
 import { T } from "./texts.js";
 
 const ANSWER_MS = 4000;
@@ -79,6 +80,6 @@ export class Acts extends EventTarget {
 
   async logout() {
     await this.api.post("/api/logout").catch(() => undefined);
-    location.assign("/login");
+    leave();
   }
 }

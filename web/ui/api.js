@@ -1,5 +1,6 @@
 // Questions and orders to the server's JSON routes. A refusal becomes an Error whose message is for people.
 // @ts-check
+import { leave } from "./leave.js";
 import { T } from "./texts.js";
 
 /** The server said no, or nothing. */
@@ -66,7 +67,7 @@ export class Api {
     } catch {
       throw new Refused(T.noAnswer, 0);
     }
-    if (answer.status === 401) location.assign("/login");
+    if (answer.status === 401) leave();
     const told = await answer.json().catch(() => null);
     if (!answer.ok) throw new Refused(detail(told) || T.refusedBy(answer.status), answer.status);
     return told;

@@ -1,5 +1,6 @@
 // Classify a file: a spectral image of a beat or a recording, given by a person.
 // @ts-check
+import { leave } from "./leave.js";
 import { T } from "./texts.js";
 import { BEATS } from "./vocabulary.js";
 import { beatName, drawMap, percent } from "./chosen.js";
@@ -47,7 +48,7 @@ export class Files extends View {
     try {
       const answer = await fetch("/api/classify", { method: "POST", body: file,
         headers: { "X-CSRF-Token": this.parts.api.csrf, "X-File-Name": encodeURIComponent(file.name) } });
-      if (answer.status === 401) location.assign("/login");
+      if (answer.status === 401) leave();
       const result = await answer.json();
       this.result.replaceChildren(...(answer.ok ? this.show(result) : [h("p", { class: "refused", role: "alert" }, result.detail)]));
     } catch {

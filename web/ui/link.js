@@ -1,5 +1,6 @@
 // The connection to the server: binary messages in, what is in sight out; comes back by itself and says how it stands.
 // @ts-check
+import { leave } from "./leave.js";
 import { messages } from "./wire.js";
 
 const SILENCE_MS = 2000;
@@ -51,7 +52,7 @@ export class Link extends EventTarget {
     socket.onclose = (event) => {
       if (this.socket !== socket) return;
       this.socket = null;
-      if (event.code === LOGGED_OUT) location.assign("/login");
+      if (event.code === LOGGED_OUT) leave();
       else this.again();
     };
   }
@@ -63,7 +64,7 @@ export class Link extends EventTarget {
     setTimeout(async () => {
       // A refused handshake doesn't say why; the session does.
       const answer = await fetch("/api/session", { cache: "no-store" }).catch(() => null);
-      if (answer?.status === 401) location.assign("/login");
+      if (answer?.status === 401) leave();
       else this.open();
     }, wait);
   }

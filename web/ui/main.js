@@ -4,6 +4,7 @@ import { Acts } from "./acts.js";
 import { Api } from "./api.js";
 import { Bar } from "./bar.js";
 import { Health } from "./health.js";
+import { leave } from "./leave.js";
 import { Link } from "./link.js";
 import { pageOf } from "./routes.js";
 import { Prefs } from "./prefs.js";
@@ -22,7 +23,7 @@ const FIELDS = "input, select, textarea, [contenteditable]";
 async function start() {
   const answer = await fetch("/api/session", { cache: "no-store" });
   if (answer.status === 401) {
-    location.assign("/login");
+    leave();
     return;
   }
   const session = await answer.json();
