@@ -236,13 +236,13 @@ def test_the_page_is_written_from_the_figures() -> None:
 
 def test_cost_is_measured_by_a_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmark runs the study's network and says so when ours is not there."""
-    path = Path(__file__).parents[1] / "benchmarks" / "beat_cost.py"
-    spec = importlib.util.spec_from_file_location("beat_cost", path)
+    path = Path(__file__).parents[1] / "benchmarks" / "peers" / "beat.py"
+    spec = importlib.util.spec_from_file_location("beat", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr("sys.argv", ["beat_cost.py", "--rounds", "1", "--model", "nowhere.onnx"])
+    monkeypatch.setattr("sys.argv", ["beat.py", "--rounds", "1", "--model", "nowhere.onnx"])
     module.main()
     told = capsys.readouterr().out
     assert "6,213,602 parameters" in told

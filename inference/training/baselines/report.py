@@ -28,8 +28,8 @@ What the source study and the literature do, on our splits and with our scorer (
 ```
 python -m inference.training.baselines.run --data DIR                                      # the beat tables
 pip install '.[peers]'                                                                     # see "Licences" below
-python benchmarks/qrs_peers.py --data DIR --json inference/models/baselines.json           # the QRS table
-python benchmarks/beat_cost.py --json inference/models/baselines.json                      # the cost of a beat
+python benchmarks/peers/qrs.py --data DIR --json inference/models/baselines.json            # the QRS table
+python benchmarks/peers/beat.py --json inference/models/baselines.json                       # the cost of a beat
 ```
 
 The beat baselines are given what a live system has not: reference R peaks, filters that look ahead, the RR interval

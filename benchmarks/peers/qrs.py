@@ -1,4 +1,4 @@
-"""QRS detectors of other libraries beside ours, in one harness: ``python benchmarks/qrs_peers.py --data DIR``.
+"""QRS detectors of other libraries beside ours, in one harness: ``python benchmarks/peers/qrs.py --data DIR``.
 
 Every record of mitdb from its first second, lead MLII else the first, episodes of ventricular flutter left out. Peers
 get the whole record at once (they look ahead as they please); ours runs causally. Needs the extra ``peers``; a library

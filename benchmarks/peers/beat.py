@@ -1,4 +1,4 @@
-"""Cost of one beat through ONNX, ours against the study's CNN: ``python benchmarks/beat_cost.py``.
+"""Cost of one beat through ONNX, ours against the study's CNN: ``python benchmarks/peers/beat.py``.
 
 One thread, batches of 64, the same engine and settings for both, taken in turns so that a busy machine slows both; the
 median of the rounds. The network alone is timed (what makes its input is in ``rhythmwatch bench``). Weights don't
@@ -21,7 +21,7 @@ from inference.training.baselines.study_cnn import SIDE, StudyCnn, to_onnx
 
 BATCH: Final = 64
 STUDY: Final = "the study's CNN"
-MODEL: Final = Path(__file__).parents[1] / "inference" / "models" / "beat.onnx"
+MODEL: Final = Path(__file__).parents[2] / "inference" / "models" / "beat.onnx"
 
 
 def session(model: bytes) -> Any:
