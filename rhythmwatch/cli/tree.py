@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rhythmwatch.cli import bench, devices, files, fleet, offline, rights, serve, sources
+from rhythmwatch.cli import backup, bench, devices, files, fleet, offline, plan, rights, serve, sources
 
 app = typer.Typer(
     help="Real-time streaming ECG monitoring. Not a medical device: not for diagnosis or treatment.",
@@ -24,6 +24,8 @@ app.command()(serve.notifier)
 app.command()(serve.web)
 app.command()(rights.keeper)
 app.command()(rights.adt)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.command()(sources.replay)
 app.command()(sources.simulate)
 app.command()(sources.publish)
@@ -39,4 +41,5 @@ app.add_typer(offline.data, name="data")
 app.add_typer(devices.devices, name="devices")
 app.add_typer(devices.certs, name="certs")
 app.add_typer(bench.bench, name="bench")
+app.command()(plan.plan)
 app.add_typer(fleet.fleet, name="fleet")

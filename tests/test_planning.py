@@ -1,0 +1,63 @@
+"""What many patients need, worked out from what was measured on one machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rhythmwatch.cli import app
+from rhythmwatch.planning import Prices, plan
+
+FIGURES = {
+    "patients": 1000,
+    "cores": {"ingest": 0.2, "worker-1": 0.15, "worker-2": 0.15, "bus": 0.1, "historian": 0.05, "notifier": 0.02},
+    "worker_kb_a_patient": 25,
+    "bus_kb_a_patient": 75,
+    "frame_bytes": 580,
+    "bus_bytes_a_second": 2_000_000,
+}
+
+
+def test_parts_grow_with_the_patients():
+    """Workers count as one part, the planned use is kept free, and the dearest part comes first."""
+    found = plan(FIGURES, 1_000_000, Prices(core=10.0, memory_gb=1.0, disk_gb=0.1, use=0.5))
+    needs = {need.part: need for need in found.needs}
+    assert found.needs[0].part == "worker"
+    assert needs["worker"].cores == pytest.approx(600)
+    assert needs["worker"].each == 1666
+    assert found.cores == pytest.approx(1340)
+    assert found.memory_gb == pytest.approx(200)
+    assert found.inbound_mbit == pytest.approx(5600)
+    assert found.bus_mbit == pytest.approx(16_000)
+    assert found.disk_gb_a_day == pytest.approx(50_112)
+    assert found.money == pytest.approx({"cores": 13_400, "memory": 200, "disk": 150_336})
+
+
+def test_what_can_not_be_multiplied_gives_way_first():
+    """Of the processes that are one for the whole service, the one whose core is full first."""
+    assert plan(FIGURES, 1_000_000).gives_way.part == "historian"
+    lone = {**FIGURES, "cores": {"ingest": 0.2, "worker-1": 0.3}}
+    assert plan(lone, 1_000_000).gives_way.part == "worker"
+
+
+@pytest.mark.parametrize("name", sorted(FIGURES))
+def test_a_missing_figure_is_named(name: str):
+    """Figures of another command, or of an older one, give an error that says what to run."""
+    rest = {key: value for key, value in FIGURES.items() if key != name}
+    with pytest.raises(ValueError, match="bench capacity --json"):
+        plan(rest, 10)
+
+
+def test_the_command_prints_a_plan(tmp_path: Path):
+    """A table for people; a file that holds none gets one line."""
+    file = tmp_path / "capacity.json"
+    file.write_text(json.dumps(FIGURES))
+    shown = CliRunner().invoke(app, ["plan", str(file), "--patients", "2000000"])
+    assert shown.exit_code == 0
+    assert "2,000,000 patients" in shown.output
+    assert "gives way first: historian" in shown.output
+    file.write_text("[]")
+    refused = CliRunner().invoke(app, ["plan", str(file)])
+    assert refused.exit_code == 2
+    assert "bench capacity --json" in refused.output
