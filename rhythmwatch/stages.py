@@ -153,12 +153,9 @@ class Stages:
             "rhythm": rhythm.new_states(capacity),
         }
         self._free = list(range(capacity - 1, -1, -1))
-
-    @property
-    def layout_hash(self) -> str:
+        text = repr([(name, store.dtype.descr) for name, store in self._stores.items()]) + models.version
+        self.layout_hash = hashlib.sha256(text.encode()).hexdigest()[:16]
         """Names the layout of the records and the networks; a checkpoint of another one is not loaded."""
-        text = repr([(name, store.dtype.descr) for name, store in self._stores.items()]) + self.models.version
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def admit(self) -> int:
         """Reserve a row."""

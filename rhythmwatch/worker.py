@@ -82,6 +82,7 @@ class Worker:
     async def take_over(self) -> None:
         """Fence whoever had the partitions, load their checkpoints, and replay to where outputs are complete."""
         now = asyncio.get_running_loop().time()
+        behind: dict[int, Position] = {}
         for number, partition in enumerate(self._wanted):
             self._epochs[partition] = await self.bus.claim(partition)
             checkpoint = await self.bus.load_checkpoint(partition)
@@ -98,15 +99,26 @@ class Worker:
                         limits_and_alarms_kept=len(kept),
                     )
                     after = START
-            while after != checkpoint.position:
-                records = await self.bus.read_range(partition, after, checkpoint.position)
-                if not records:
-                    break
-                self._fold({partition: records})
-                after = records[-1].position
+            if after != checkpoint.position:
+                behind[partition] = after
             self._cursors[partition] = checkpoint.position
             # Spread, so that no commit carries the state of all partitions.
             self._checkpointed[partition] = now - CHECKPOINT_S * number / len(self._wanted)
+        await self._replay(behind)
+
+    async def _replay(self, behind: dict[int, Position]) -> None:
+        """Fold again what lies between state and cursor; all partitions at once, as large batches cost less."""
+        while behind:
+            batches: dict[int, list[Record]] = {}
+            for partition, after in list(behind.items()):
+                until = self._cursors[partition]
+                records = await self.bus.read_range(partition, after, until, count=READ_COUNT)
+                if records:
+                    batches[partition] = records
+                    behind[partition] = records[-1].position
+                if not records or records[-1].position == until:
+                    del behind[partition]
+            self._fold(batches)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set or every partition has been taken by another worker."""

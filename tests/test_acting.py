@@ -187,7 +187,7 @@ def test_limits_and_alarms_outlive_other_networks(monkeypatch: pytest.MonkeyPatc
     (vtach,) = [e for e in found if isinstance(e, AlarmEvent) and e.kind == "VTACH" and e.reason == "raised"]
     data = dump(first, 0)
     with monkeypatch.context() as other:
-        other.setattr(type(second.stages), "layout_hash", "of other networks")
+        other.setattr(second.stages, "layout_hash", "of other networks")
         with pytest.raises(CheckpointError, match="of other networks"):
             restore(second, data)
         (patient,) = salvage(second, data)
