@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -71,8 +71,8 @@ class Deliveries:
         with self._engine.connect() as connection:
             return {row.partition: row.position for row in connection.execute(select(NOTIFIED))}
 
-    def add(self, deliveries: Sequence[Delivery], partition: int, position: str) -> int:
-        """Put messages in, with the position they came from, in one transaction; known ones stay as they are.
+    def add(self, deliveries: Sequence[Delivery], positions: Mapping[int, str]) -> int:
+        """Put messages in, with how far each partition was read, in one transaction; known ones stay as they are.
 
         Returns
         -------
@@ -89,7 +89,7 @@ class Deliveries:
                 cursor.on_conflict_do_update(
                     index_elements=[NOTIFIED.c.partition], set_={"position": cursor.excluded.position}
                 ),
-                {"partition": partition, "position": position},
+                [{"partition": partition, "position": position} for partition, position in positions.items()],
             )
         return added
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -23,10 +23,19 @@ from alerts.contacts import Contact, Contacts
 from alerts.database import upgrade
 from alerts.deliveries import Deliveries, Delivery
 from alerts.history import Events
-from alerts.notify import SETTLING, after_failure, after_success, messages_for
+from alerts.notify import (
+    SETTLING,
+    Line,
+    after_failure,
+    after_success,
+    is_announcement,
+    is_too_late,
+    messages_for,
+    whose_turn,
+)
 from alerts.notify_senders import Sender, SendError
 from bus.errors import BusError
-from bus.messages import AlarmEvent, unpack_event
+from bus.messages import AlarmEvent, is_beat, unpack_event
 from bus.streams import Record
 from bus.tasks import end
 
@@ -40,7 +49,9 @@ BACK_MS: Final = 60_000
 """A notifier that starts for the first time looks back so far."""
 CURSOR_S: Final = 10.0
 """Positions are kept at least this often, also where nothing was to be sent."""
-GATHER_S: Final = 0.1
+GATHER_S: Final = 0.25
+LOOK: Final = 200
+"""Messages to a contact that are looked at together."""
 POLL_S: Final = 0.5
 WAIT_S: Final = 0.5
 MAX_WAIT_S: Final = 30.0
@@ -104,7 +115,7 @@ class Notifier:
         self._place_of, self._clock, self._poll_s, self._first_wait = place_of, clock, poll_s, wait_s
         self._contacts, self._outbox = Contacts(engine), Deliveries(engine)
         self._woken = asyncio.Event()
-        self._kept: dict[int, float] = {}
+        self._lines: dict[str, Line] = {}
 
     async def run(self, partitions: Sequence[int]) -> None:
         """Read and send until told to stop; a failure of bus or database is waited out."""
@@ -129,6 +140,8 @@ class Notifier:
 
     async def _read_all(self, at: dict[int, str]) -> None:
         wait = self._first_wait
+        kept = float("-inf")
+        moved: dict[int, str] = {}
         while not self._stop.is_set():
             try:
                 answer = await self._bus.read_events(at, count=READ_COUNT, block_ms=BLOCK_MS)
@@ -139,35 +152,38 @@ class Notifier:
                 await self._pause(wait)
                 wait = min(2 * wait, MAX_WAIT_S)
                 continue
-            for partition, records in answer:
-                if await self._insist(self._take, partition, records) is None:
+            alarms = [alarm for _, records in answer for alarm in self._alarms(records)]
+            moved |= {partition: records[-1].position for partition, records in answer}
+            # Where nothing is to be told no position need be kept either, but now and then.
+            if alarms or (moved and time.monotonic() - kept >= CURSOR_S):
+                if await self._insist(self._take, alarms, moved) is None:
                     return
-                at[partition] = records[-1].position
+                kept, moved = time.monotonic(), {}
+                if alarms:
+                    self._woken.set()
+            at |= {partition: records[-1].position for partition, records in answer}
             # A few entries of each partition in one go cost hardly more than one.
             await self._pause(GATHER_S)
 
-    def _take(self, partition: int, records: Sequence[Record]) -> bool:
-        """Put what a partition's events ask for into the outbox, with the position."""
-        alarms: list[AlarmEvent] = []
+    def _alarms(self, records: Sequence[Record]) -> Iterator[AlarmEvent]:
         for record in records:
+            if is_beat(record.data):
+                continue
             try:
                 event = unpack_event(record.data)
             except (msgspec.DecodeError, msgspec.ValidationError):
                 self.counters.unreadable += 1
                 continue
             if isinstance(event, AlarmEvent):
-                alarms.append(event)
+                yield event
+
+    def _take(self, alarms: Sequence[AlarmEvent], positions: Mapping[int, str]) -> bool:
+        """Put what alarms ask for into the outbox, with how far each partition was read."""
         now = self._clock()
-        position = records[-1].position
-        if not alarms:
-            if time.monotonic() - self._kept.get(partition, float("-inf")) >= CURSOR_S:
-                self._outbox.add((), partition, position)
-                self._kept[partition] = time.monotonic()
-            return True
-        contacts = self._contacts.all()
+        contacts = self._contacts.all() if alarms else []
         found: list[Delivery] = []
         for alarm in alarms:
-            bed, ward = self._place_of(alarm.patient) if contacts else ("", "")
+            bed, ward = self._place_of(alarm.patient) if contacts and is_announcement(alarm) else ("", "")
             made = messages_for(alarm, contacts, now, bed=bed, ward=ward)
             self.counters.announcements += bool(made)
             if alarm.reason in SETTLING:
@@ -180,8 +196,7 @@ class Notifier:
                 self.counters.settled += len(settled)
                 found = [settled.get(item.id, item) for item in found]
             found += made
-        self.counters.messages += self._outbox.add(found, partition, position)
-        self._kept[partition] = time.monotonic()
+        self.counters.messages += self._outbox.add(found, positions)
         return True
 
     async def _insist(self, work: Callable[..., _Result], *values: object) -> _Result | None:
@@ -198,7 +213,6 @@ class Notifier:
                 if self._stop.is_set():
                     return None
             else:
-                self._woken.set()
                 return result
 
     # --- sending -------------------------------------------------------------------------------------------------
@@ -224,43 +238,64 @@ class Notifier:
             await end(tasks.values())
 
     async def _serve(self, name: str) -> None:
-        """Send a contact what is due, one after the other, in the order in which it fell due."""
+        """Send a contact what is due: some messages at once, those about one alarm in their order."""
+        line = self._lines.setdefault(name, Line())
+        under_way: dict[str, asyncio.Task[None]] = {}
         try:
             while not self._stop.is_set():
-                contact, next_one = await asyncio.to_thread(self._next, name)
-                if next_one is None or next_one.due_ms > self._clock():
+                contact, waiting = await asyncio.to_thread(self._waiting, name)
+                now = self._clock()
+                for delivery in whose_turn(waiting, under_way, now, line.room(len(under_way), now)):
+                    carried = self._carry(contact, delivery, line)
+                    under_way[delivery.alarm] = asyncio.create_task(carried, name=f"message {delivery.id}")
+                if not under_way:
                     return
-                await asyncio.to_thread(self._outbox.note, await self._try(contact, next_one))
+                # What comes meanwhile need not wait for an answer that may never come.
+                await asyncio.wait(under_way.values(), timeout=self._poll_s, return_when=asyncio.FIRST_COMPLETED)
+                for alarm, task in list(under_way.items()):
+                    if task.done():
+                        del under_way[alarm]
+                        task.result()
         except (SQLAlchemyError, OSError) as error:
             self.counters.failures += 1
             log.warning("outbox can't be used, tried again: %s", type(error).__name__)
+        finally:
+            await end(under_way.values())
 
-    def _next(self, name: str) -> tuple[Contact | None, Delivery | None]:
+    def _waiting(self, name: str) -> tuple[Contact | None, list[Delivery]]:
         contact = next((item for item in self._contacts.all() if item.id == name), None)
-        waiting = self._outbox.waiting(name, 1)
-        return contact, waiting[0] if waiting else None
+        return contact, self._outbox.waiting(name, LOOK)
 
-    async def _try(self, contact: Contact | None, delivery: Delivery) -> Delivery:
+    async def _carry(self, contact: Contact | None, delivery: Delivery, line: Line) -> None:
+        await asyncio.to_thread(self._outbox.note, await self._try(contact, delivery, line))
+
+    async def _try(self, contact: Contact | None, delivery: Delivery, line: Line) -> Delivery:
         sender = self._senders.get(delivery.channel)
         now = self._clock()
         try:
             if contact is None:
                 raise SendError("the contact was removed", permanent=True)
+            if is_too_late(delivery, now):
+                raise SendError(f"waited too long: {delivery.error or 'others had no answer'}", permanent=True)
             if sender is None:
                 raise SendError(f"the notifier runs without {delivery.channel}", permanent=True)
             await sender.send(contact, delivery, now)
         except SendError as error:
-            return self._failed(delivery, str(error), permanent=error.permanent)
+            if not error.silent:
+                return self._failed(delivery, str(error), permanent=error.permanent)
+            line.silent(self._clock())
+            return self._failed(delivery, str(error), due_ms=line.until_ms)
         except Exception as error:
             # A message that breaks its sender must neither hold the contact's others up nor be tried without a pause.
             log.exception("message %s can't be sent", delivery.id)
             return self._failed(delivery, f"can't be sent: {type(error).__name__}")
+        line.answered()
         self.counters.sent += 1
         return after_success(delivery, self._clock())
 
-    def _failed(self, delivery: Delivery, why: str, *, permanent: bool = False) -> Delivery:
+    def _failed(self, delivery: Delivery, why: str, *, permanent: bool = False, due_ms: int | None = None) -> Delivery:
         self.counters.failed += 1
-        result = after_failure(delivery, self._clock(), why, permanent=permanent)
+        result = after_failure(delivery, self._clock(), why, permanent=permanent, due_ms=due_ms)
         self.counters.given_up += result.state == "given_up"
         return result
 

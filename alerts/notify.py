@@ -8,7 +8,8 @@ page ten minutes late misleads. When somebody acknowledges, what still waits abo
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -22,6 +23,11 @@ LATE_MS: Final = 600_000
 """A message this old is not sent any more."""
 FIRST_RETRY_MS: Final = 2_000
 LONGEST_RETRY_MS: Final = 60_000
+AT_ONCE: Final = 4
+"""Messages to one contact that may be under way together."""
+FIRST_SILENCE_MS: Final = 1_000
+LONGEST_SILENCE_MS: Final = 8_000
+"""Pause between two tries with a contact that does not answer."""
 SETTLING: Final = frozenset({"acknowledged", "discharged", "switched_off"})
 """Reasons after which nobody needs to be called any more."""
 
@@ -93,7 +99,74 @@ def message_of(key: str, alarm: AlarmEvent, bed: str, ward: str) -> str:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 
-def after_failure(delivery: Delivery, now_ms: int, error: str, *, permanent: bool = False) -> Delivery:
+@dataclass(slots=True)
+class Line:
+    """How a contact answers: one that does not is tried with one message at a time, while all others wait their turn.
+
+    Attributes
+    ----------
+    pause_ms : int
+        Pause after the next try that finds no answer; 0 while the contact answers.
+    until_ms : int
+        No try before.
+    """
+
+    pause_ms: int = 0
+    until_ms: int = 0
+
+    def room(self, under_way: int, now_ms: int) -> int:
+        """How many messages more may be sent now."""
+        if not self.pause_ms:
+            return max(0, AT_ONCE - under_way)
+        return int(not under_way and now_ms >= self.until_ms)
+
+    def answered(self) -> None:
+        """Let all go."""
+        self.pause_ms = self.until_ms = 0
+
+    def silent(self, now_ms: int) -> None:
+        """Note that a try got no answer; several that were under way together count once."""
+        if now_ms >= self.until_ms:
+            self.pause_ms = min(2 * self.pause_ms, LONGEST_SILENCE_MS) or FIRST_SILENCE_MS
+            self.until_ms = now_ms + self.pause_ms
+
+
+def whose_turn(waiting: Sequence[Delivery], busy: Collection[str], now_ms: int, room: int) -> list[Delivery]:
+    """Choose what a contact is sent now: of each alarm what was announced first, and never two at once.
+
+    Parameters
+    ----------
+    waiting : sequence of Delivery
+        What waits for the contact, the next due first.
+    busy : collection of str
+        Alarms of which a message is under way.
+    now_ms : int
+        Server time.
+    room : int
+        At most so many.
+    """
+    first: dict[str, Delivery] = {}
+    for delivery in waiting:
+        if delivery.due_ms <= now_ms and delivery.alarm not in busy:
+            known = first.get(delivery.alarm)
+            if known is None or _announced(delivery) < _announced(known):
+                first[delivery.alarm] = delivery
+    return list(first.values())[:room]
+
+
+def _announced(delivery: Delivery) -> tuple[int, int]:
+    told = json.loads(delivery.message)
+    return told["announced_ms"], told["revision"]
+
+
+def is_too_late(delivery: Delivery, now_ms: int) -> bool:
+    """Whether a message has waited so long that it would mislead."""
+    return now_ms - delivery.made_ms > LATE_MS
+
+
+def after_failure(
+    delivery: Delivery, now_ms: int, error: str, *, permanent: bool = False, due_ms: int | None = None
+) -> Delivery:
     """State of a message after a try that failed: tried again with growing pauses until it would be late.
 
     Parameters
@@ -106,9 +179,11 @@ def after_failure(delivery: Delivery, now_ms: int, error: str, *, permanent: boo
         For people.
     permanent : bool
         The receiver does not want it, now or later.
+    due_ms : int, optional
+        Next try, where it does not hang on how often this message failed.
     """
     tries = delivery.tries + 1
-    due = now_ms + min(FIRST_RETRY_MS << min(tries - 1, 10), LONGEST_RETRY_MS)
+    due = now_ms + min(FIRST_RETRY_MS << min(tries - 1, 10), LONGEST_RETRY_MS) if due_ms is None else due_ms
     over = permanent or due - delivery.made_ms > LATE_MS
     return msgspec.structs.replace(
         delivery,

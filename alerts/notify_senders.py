@@ -29,11 +29,13 @@ class SendError(Exception):
     ----------
     permanent : bool
         The receiver does not want it, now or later.
+    silent : bool
+        The receiver gave no answer at all, so that another message would have none either.
     """
 
-    def __init__(self, message: str, *, permanent: bool = False) -> None:
+    def __init__(self, message: str, *, permanent: bool = False, silent: bool = False) -> None:
         super().__init__(message)
-        self.permanent = permanent
+        self.permanent, self.silent = permanent, silent
 
 
 class Sender(Protocol):
@@ -73,6 +75,8 @@ class Webhooks:
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
+        # Made once: reading the authorities costs more than all else of a message.
+        self._tls = httpx2.create_ssl_context()
 
     async def send(self, contact: Contact, delivery: Delivery, now_ms: int) -> None:
         """Post a message; every answer but 2xx is a failure, 410 for good. Redirects are not followed."""
@@ -88,12 +92,15 @@ class Webhooks:
         }
         try:
             # A connection of its own: nothing of one receiver can hold up another.
-            async with asyncio.timeout(self._timeout_s), httpx2.AsyncClient(timeout=self._timeout_s) as client:
+            async with (
+                asyncio.timeout(self._timeout_s),
+                httpx2.AsyncClient(timeout=self._timeout_s, verify=self._tls) as client,
+            ):
                 answer = await client.post(contact.address, content=body, headers=headers)
         except TimeoutError as error:
-            raise SendError(f"no answer within {self._timeout_s:g} s") from error
+            raise SendError(f"no answer within {self._timeout_s:g} s", silent=True) from error
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            raise SendError(f"not reached: {type(error).__name__}") from error
+            raise SendError(f"not reached: {type(error).__name__}", silent=True) from error
         if not answer.is_success:
             raise SendError(f"answered {answer.status_code}", permanent=answer.status_code == _GONE)
 
@@ -158,7 +165,7 @@ class Mail:
                     timeout=self._timeout_s,
                 )
         except TimeoutError as error:
-            raise SendError(f"mail server: no answer within {self._timeout_s:g} s") from error
+            raise SendError(f"mail server: no answer within {self._timeout_s:g} s", silent=True) from error
         except aiosmtplib.SMTPRecipientsRefused as error:
             codes = {refused.code for refused in error.recipients}
             raise SendError("the mail server refused the address", permanent=min(codes, default=0) >= 550) from error

@@ -249,6 +249,14 @@ def pack(message: Event | View | Action | DeviceNote) -> bytes:
     return _encoder.encode(message)
 
 
+_BEAT: Final = pack(BeatEvent("", "", 0, 0, 0, "", 0.0, "", 0.0, 0))[:11]
+
+
+def is_beat(data: bytes) -> bool:
+    """Whether an event is a beat, by its first bytes; most are, and who has no use for beats need not decode them."""
+    return data.startswith(_BEAT)
+
+
 def unpack_event(data: bytes) -> Event:
     """Read an event; `msgspec.DecodeError` or `msgspec.ValidationError` if it is none."""
     return _event_decoder.decode(data)

@@ -56,7 +56,7 @@ class DeviceTopics:
                 await client.publish(topic_of(device, "commands"), delivery.message.encode(), qos=1, timeout=TIMEOUT_S)
         except (aiomqtt.MqttError, OSError, TimeoutError, ValueError) as error:
             await self.close()
-            raise SendError(f"broker: {type(error).__name__}") from error
+            raise SendError(f"broker: {type(error).__name__}", silent=True) from error
 
     async def _open(self) -> aiomqtt.Client:
         if self._client is None:

@@ -115,8 +115,8 @@ def test_contacts_and_the_outbox(engine: Engine):
         contacts.replace([Contact("mail", "email", "nobody")])
     assert [item.id for item in contacts.all()] == [made.id]
     rows = [Delivery(f"k{n}", "a", "p", made.id, "pager", "webhook", 0, NOW + n, due_ms=NOW - n) for n in range(3)]
-    assert outbox.add(rows, 4, "5-1") == 3
-    assert outbox.add(rows, 4, "5-2") == 0
+    assert outbox.add(rows, {4: "5-1"}) == 3
+    assert outbox.add(rows, {4: "5-2"}) == 0
     assert outbox.cursors() == {4: "5-2"}
     assert outbox.waiting_contacts() == [made.id]
     assert [item.id for item in outbox.waiting(made.id, 2)] == ["k2", "k1"]

@@ -25,12 +25,20 @@ from alerts.contacts import Contact, Contacts, is_told
 from alerts.database import open_engine, upgrade
 from alerts.deliveries import Deliveries, Delivery
 from alerts.notifier import Notifier
-from alerts.notify import LATE_MS, after_failure, messages_for
+from alerts.notify import (
+    AT_ONCE,
+    FIRST_SILENCE_MS,
+    LATE_MS,
+    LONGEST_SILENCE_MS,
+    Line,
+    after_failure,
+    messages_for,
+)
 from alerts.notify_senders import Mail, MailServer, Sender, SendError, Webhooks, signature
 from alerts.words import KIND_WORDS, sentence
 from bus.child import free_port
 from bus.errors import BusUnavailableError
-from bus.messages import AlarmEvent, Event, pack
+from bus.messages import AlarmEvent, BeatEvent, Event, is_beat, pack
 from bus.streams import Record
 from bus.tasks import end
 from ingest.broker import embedded_broker
@@ -258,7 +266,7 @@ async def web_server(answer: Callable[[dict[str, str], bytes], Awaitable[int]]) 
         serving.add(task)
         try:
             await reply(reader, writer)
-        except (asyncio.CancelledError, ConnectionError):
+        except (asyncio.CancelledError, asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
@@ -337,6 +345,98 @@ async def test_a_hung_webhook_delays_nobody_else(desk: Desk):
         desk.feed.put(vtach(reason="escalated", escalation=1, revision=1, changed_ms=NOW + 1, announced_ms=NOW + 1))
         await until(lambda: len(mail.got) == 2)
         await until(lambda: any("no answer within 1 s" in item.error for item in desk.outbox.recent()))
+
+
+async def test_a_hung_webhook_is_asked_alone_and_gets_all_once_it_wakes(desk: Desk):
+    """A socket that takes and never answers holds few requests, costs others nothing, and misses no message."""
+    awake = asyncio.Event()
+    asked: list[bytes] = []
+    taken: list[dict[str, object]] = []
+    heard: list[str] = []
+
+    async def hang_until_awake(headers: dict[str, str], body: bytes) -> int:
+        asked.append(body)
+        if not awake.is_set():
+            await asyncio.sleep(3_600)
+        taken.append(json.loads(body))
+        return 200
+
+    async def take(headers: dict[str, str], body: bytes) -> int:
+        heard.append(headers["webhook-id"])
+        return 200
+
+    raised = [vtach(id=f"alarm {number}") for number in range(10)]
+    worse = [
+        msgspec.structs.replace(event, reason="escalated", escalation=1, revision=1, changed_ms=at, announced_ms=at)
+        for event in raised
+        for at in [NOW + 1_000]
+    ]
+    async with (
+        web_server(hang_until_awake) as dead,
+        web_server(take) as alive,
+        desk.running({"webhook": Webhooks(timeout_s=3.0)}) as notifier,
+    ):
+        desk.contacts.replace([contact("dead", address=dead), contact("alive", address=alive)])
+        desk.feed.put(*raised)
+        await until(lambda: len(asked) == AT_ONCE and len(heard) == len(raised))
+        desk.feed.put(*worse)
+        await until(lambda: len(heard) == 2 * len(raised))
+        await until(lambda: notifier.counters.failed == AT_ONCE)
+        desk.now += FIRST_SILENCE_MS
+        await until(lambda: notifier.counters.failed == AT_ONCE + 1)
+        assert len(asked) == AT_ONCE + 1
+        awake.set()
+        desk.now += LONGEST_SILENCE_MS
+        await until(lambda: len(taken) == 2 * len(raised) and not desk.outbox.waiting_contacts())
+    assert {item.state for item in desk.outbox.recent()} == {"sent"}
+    for event in raised:
+        assert [told["revision"] for told in taken if told["id"] == event.id] == [0, 1]
+
+
+def test_a_contact_that_does_not_answer_is_asked_with_growing_pauses():
+    """1, 2, 4, 8, 8 s apart, one message at a time; those that were under way together count once."""
+    line = Line()
+    assert line.room(1, NOW) == AT_ONCE - 1
+    now, pauses = NOW, []
+    for _ in range(5):
+        line.silent(now)
+        line.silent(now)
+        pauses.append(line.until_ms - now)
+        assert line.room(0, line.until_ms - 1) == 0
+        now = line.until_ms
+        assert (line.room(0, now), line.room(1, now)) == (1, 0)
+    assert pauses == [1_000, 2_000, 4_000, 8_000, 8_000]
+    line.answered()
+    assert line.room(0, NOW) == AT_ONCE
+
+
+async def test_what_waited_too_long_behind_others_is_given_up(desk: Desk):
+    """It was never tried, and its page would mislead now."""
+    sent = Taker()
+    (pager,) = desk.contacts.replace([contact("pager")])
+    (made,) = messages_for(vtach(), [pager], NOW)
+    desk.outbox.add([made], {0: f"{NOW}-0"})
+    desk.now = NOW + LATE_MS + 1
+    async with desk.running({"webhook": sent}):
+        await until(lambda: desk.states() == {"pager": "given_up"})
+    assert (sent.got, desk.outbox.recent()[0].error) == ([], "waited too long: others had no answer")
+
+
+async def test_beats_are_passed_over_and_the_position_behind_them_is_kept(desk: Desk):
+    """They cost the database nothing until an alarm comes; entries that are no event are counted."""
+    beat = BeatEvent("bed-1", "dev", 1, 0, NOW, "N", 0.9, "S", 0.1, 800)
+    assert is_beat(pack(beat))
+    assert not is_beat(pack(vtach()))
+    desk.contacts.replace([contact("hook")])
+    async with desk.running({"webhook": Taker()}) as notifier:
+        desk.feed.put(beat)
+        await until(lambda: desk.outbox.cursors() == {0: f"{NOW}-0"})
+        desk.feed.records.append(Record(f"{NOW}-1", b"nothing"))
+        desk.feed.put(beat)
+        await until(lambda: notifier.counters.unreadable == 1)
+        assert desk.outbox.cursors() == {0: f"{NOW}-0"}
+        desk.feed.put(vtach())
+        await until(lambda: desk.outbox.cursors() == {0: f"{NOW}-3"} and desk.states() == {"hook": "sent"})
 
 
 async def test_a_receiver_that_is_gone_for_good_is_given_up(desk: Desk):
@@ -438,7 +538,7 @@ async def test_a_restart_sends_nothing_twice_and_loses_nothing(desk: Desk):
         # Ended between a message and the note that it went, it would rightly send it again, under the same key.
         await until(lambda: len(sent.got) == 2 and not desk.outbox.waiting_contacts())
     # A cursor that was not kept: everything comes again.
-    desk.outbox.add((), 0, "0-0")
+    desk.outbox.add((), {0: "0-0"})
     async with desk.running({"webhook": sent}):
         await until(lambda: desk.outbox.cursors() == {0: f"{NOW}-1"})
     assert len(sent.got) == len({item.id for item in sent.got}) == 2
