@@ -7,12 +7,12 @@ the bus took it. A stream that is told twice resets twice, which changes nothing
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
 from alerts.care import Care
 from alerts.care_model import Person, Stay
+from bus.clock import now_ms
 from bus.errors import BusError
 from bus.messages import Action
 
@@ -41,25 +41,25 @@ class Desk:
         self, person: Person, patient: str, bed: str, ward: str, profile: str, who: str, visit: str = ""
     ) -> Stay:
         """See `Care.admit`."""
-        stay = await asyncio.to_thread(self.care.admit, person, patient, bed, ward, profile, who, _now(), visit)
+        stay = await asyncio.to_thread(self.care.admit, person, patient, bed, ward, profile, who, now_ms(), visit)
         await self.flush(patient)
         return stay
 
     async def discharge(self, patient: str, who: str) -> Stay:
         """See `Care.discharge`."""
-        stay = await asyncio.to_thread(self.care.discharge, patient, who, _now())
+        stay = await asyncio.to_thread(self.care.discharge, patient, who, now_ms())
         await self.flush(patient)
         return stay
 
     async def transfer(self, patient: str, bed: str, ward: str, device: str | None, who: str) -> Stay:
         """See `Care.transfer`."""
-        stay = await asyncio.to_thread(self.care.transfer, patient, bed, ward, device, who, _now())
+        stay = await asyncio.to_thread(self.care.transfer, patient, bed, ward, device, who, now_ms())
         await self.flush(patient, stay.patient)
         return stay
 
     async def reopen(self, stay: Stay, who: str) -> Stay:
         """See `Care.reopen`."""
-        new = await asyncio.to_thread(self.care.reopen, stay, who, _now())
+        new = await asyncio.to_thread(self.care.reopen, stay, who, now_ms())
         await self.flush(new.patient)
         return new
 
@@ -67,7 +67,7 @@ class Desk:
         """Tell these channels' streams, and all that others left untold; False while the bus can't take it."""
         async with self._turn:
             # What is fresh on other channels is being sent by another process.
-            for turnover in await asyncio.to_thread(self.care.turnovers, channels, _now() - OTHERS_MS):
+            for turnover in await asyncio.to_thread(self.care.turnovers, channels, now_ms() - OTHERS_MS):
                 action = Action(turnover.act, turnover.who, values={"profile": turnover.profile})
                 try:
                     await self._send(turnover.channel, action)
@@ -75,7 +75,3 @@ class Desk:
                     return False
                 await asyncio.to_thread(self.care.told, turnover.id)
         return True
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

@@ -34,6 +34,7 @@ from alerts.notify import (
     whose_turn,
 )
 from alerts.notify_senders import Sender, SendError
+from bus.clock import now_ms
 from bus.errors import BusError
 from bus.messages import AlarmEvent, is_beat, unpack_event
 from bus.streams import Record
@@ -75,10 +76,6 @@ class Counters:
     """Of bus and database."""
 
 
-def _now_ms() -> int:
-    return int(time.time() * 1000)
-
-
 class Notifier:
     """Tells contacts of alarms.
 
@@ -106,7 +103,7 @@ class Notifier:
         stop: asyncio.Event,
         *,
         place_of: Callable[[str], tuple[str, str]] = lambda _: ("", ""),
-        clock: Callable[[], int] = _now_ms,
+        clock: Callable[[], int] = now_ms,
         poll_s: float = POLL_S,
         wait_s: float = WAIT_S,
     ) -> None:

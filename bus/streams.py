@@ -45,6 +45,8 @@ Position: TypeAlias = str
 START: Final[Position] = "0-0"
 POLL_S: Final = 0.01
 """Between two looks at the streams of a cluster, which can't be waited for in one command."""
+CLOCKS: Final = "rw:clocks"
+"""Hash of where the clocks of machines stand."""
 VIEW_LENGTH: Final = 500
 """Views kept a partition, about 30 s at 16 patients."""
 
@@ -398,6 +400,15 @@ class Bus:
             behind = milliseconds(last) - milliseconds(position) if position != START else 0
             out.append(Stats(partition, entries, events, last, position, max(0, behind)))
         return out
+
+    async def put_clock(self, machine: str, mark: bytes) -> None:
+        """Keep where the clock of a machine stands (`bus.clock`)."""
+        await self._call("HSET", CLOCKS, machine, mark)
+
+    async def clock_of(self, machine: str) -> bytes | None:
+        """Give what `put_clock` kept."""
+        mark: bytes | None = await self._call("HGET", CLOCKS, machine)
+        return mark
 
     async def memory(self) -> tuple[int, int]:
         """Bytes that the server uses and its limit (0: none)."""

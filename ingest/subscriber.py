@@ -20,6 +20,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 import structlog
 
+from bus.clock import now_ms
 from bus.errors import BusError
 from bus.messages import DeviceNote, Entry, Inbound, pack, pack_inbound, pack_inbound_parts, partition_of
 from bus.streams import Bus
@@ -97,11 +98,6 @@ def patient_of(device: str) -> str:
     return device
 
 
-def server_ms() -> int:
-    """Server's wall clock, ms since the Unix epoch."""
-    return time.time_ns() // 1_000_000
-
-
 class Subscriber:
     """Receives from the broker for as long as `run` runs.
 
@@ -121,7 +117,7 @@ class Subscriber:
         options: SubscriberOptions,
         bus: Bus,
         *,
-        clock: Callable[[], int] = server_ms,
+        clock: Callable[[], int] = now_ms,
         in_hand: int = IN_HAND,
         in_hand_bytes: int = IN_HAND_BYTES,
         limits: DeviceLimits | None = None,
@@ -356,7 +352,7 @@ def _device_and_kind(topic: str) -> tuple[str, str]:
 
 
 async def tick_forever(
-    bus: Bus, *, clock: Callable[[], int] = server_ms, period_s: float = TICK_S, counts: Counter[str] | None = None
+    bus: Bus, *, clock: Callable[[], int] = now_ms, period_s: float = TICK_S, counts: Counter[str] | None = None
 ) -> None:
     """Append a TICK to every partition each period, so that time goes on where no frame comes.
 

@@ -8,7 +8,6 @@ the bed's last patient was on one that has not been elsewhere since.
 from __future__ import annotations
 
 import asyncio
-import time
 from asyncio import IncompleteReadError
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from alerts.care_beds import channel_of
 from alerts.care_desk import Desk
 from alerts.care_model import Person, Stay
 from alerts.database import StoreError, open_engine, upgrade
+from bus.clock import join_clock, now_ms
 from bus.streams import Bus
 from bus.tasks import end
 from rhythmwatch.adt_message import Adt, AdtError, acknowledge, decode, read
@@ -154,12 +154,12 @@ class Feed:
         await self._note(who, "patient.discharge", stay.patient, person.person)
 
     async def _note(self, who: str, act: str, subject: str, person: str, **more: str) -> None:
-        await asyncio.to_thread(self._audit.add, _now(), who, act, subject, {"person": person, **more})
+        await asyncio.to_thread(self._audit.add, now_ms(), who, act, subject, {"person": person, **more})
 
 
 def _person(adt: Adt, known: Person | None) -> Person:
     if known is None:
-        return new_person(adt.name, _now(), mrn=adt.mrn, born=adt.born, sex=adt.sex)
+        return new_person(adt.name, now_ms(), mrn=adt.mrn, born=adt.born, sex=adt.sex)
     said = {"name": adt.name, "born": adt.born, "sex": adt.sex}
     return msgspec.structs.replace(known, **{key: value for key, value in said.items() if value})
 
@@ -202,6 +202,7 @@ async def listen_adt(host: str, port: int, bus_url: str, history: str, stop: asy
     try:
         await asyncio.to_thread(upgrade, engine)
         async with Bus(bus_url) as bus:
+            await join_clock(bus)
             feed = Feed(Desk(Care(engine), Sender(bus).append), Audit(engine))
             server = await serve_feed(feed, host, port)
             log.info("HL7 feed listens", host=host, port=server.sockets[0].getsockname()[1])
@@ -211,7 +212,3 @@ async def listen_adt(host: str, port: int, bus_url: str, history: str, stop: asy
             log.info("HL7 feed ended", **msgspec.to_builtins(feed.counters))
     finally:
         await asyncio.to_thread(engine.dispose)
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

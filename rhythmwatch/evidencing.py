@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from alerts.archive_files import MISSING
 from alerts.database import open_engine, upgrade
 from alerts.evidence import Evidence, EvidenceBeat, EvidenceMap, EvidenceStore, Feature, stretch_of
 from alerts.model import Kind
+from bus.clock import now_ms
 from bus.messages import AlarmEvent
 from dsp.layout import FS
 from dsp.spectrogram import BINS, HOP
@@ -241,7 +241,7 @@ async def examine(
                     if not ready:
                         await asyncio.to_thread(upgrade, engine)
                         ready = True
-                    await asyncio.to_thread(cut_due, store, archive, models, int(time.time() * 1000), counters)
+                    await asyncio.to_thread(cut_due, store, archive, models, now_ms(), counters)
                     wait, failing = poll_s, ""
                 except (SQLAlchemyError, OSError) as error:
                     counters.failures += 1

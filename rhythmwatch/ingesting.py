@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 
 import structlog
 
-from bus.streams import Bus
+from bus.clock import clock_not_before, join_clock, share_clock
+from bus.errors import BusError
+from bus.messages import unpack_inbound
+from bus.streams import START, Bus, milliseconds
 from bus.tasks import run_all
 from ingest.limits import DeviceLimits
 from ingest.subscriber import Subscriber, SubscriberOptions, tick_forever
@@ -24,6 +28,16 @@ def figures(counts: Mapping[str, int]) -> Iterator[Figure]:
     """Figures of an ingest for Prometheus."""
     for name, value in sorted(counts.items()):
         yield Figure("messages", value, "Messages and what became of them.", label=("outcome", name))
+
+
+async def newest_ms(bus: Bus) -> int:
+    """Server time of the newest entry of a partition, which all have a tick each second; 0 where none is found."""
+    with contextlib.suppress(BusError):
+        last = (await bus.last([0], "in"))[0]
+        if last != START:
+            before = f"{milliseconds(last) - 1}-0"
+            return max(unpack_inbound(item.data).server_ms for item in await bus.read_range(0, before, last))
+    return 0
 
 
 async def receive(
@@ -73,9 +87,12 @@ async def receive(
         ca_file=str(authority) if authority else None,
     )
     async with Bus(bus_url) as bus:
+        await join_clock(bus)
+        clock_not_before(await newest_ms(bus))
         subscriber = Subscriber(options, bus, limits=DeviceLimits.of(limit))
         tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(subscriber.run(), name="subscriber"),
+            asyncio.create_task(share_clock(bus), name="clock"),
             asyncio.create_task(tick_forever(bus, counts=subscriber.counts), name="ticker"),
         ]
         tasks.append(asyncio.create_task(stop.wait(), name="stop"))

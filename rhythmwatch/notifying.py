@@ -19,6 +19,7 @@ from alerts.database import open_engine
 from alerts.deliveries import Delivery
 from alerts.notifier import Counters, Notifier
 from alerts.notify_senders import Mail, MailServer, Sender, SendError, Webhooks
+from bus.clock import join_clock
 from bus.messages import DEFAULT_PARTITIONS
 from bus.streams import Bus
 from ingest.device_model import topic_of
@@ -141,6 +142,7 @@ async def notify(
     engine = open_engine(history)
     try:
         async with Bus(bus_url) as bus:
+            await join_clock(bus)
             log.info("notifier ready", channels=sorted(senders))
             notifier = Notifier(bus, engine, senders, stop, place_of=bed_and_ward(Care(engine)))
             with exposing(metrics, "notifier", lambda: figures(notifier.counters)):

@@ -12,12 +12,12 @@ from uvicorn import Server
 
 from alerts.database import open_engine, upgrade
 from alerts.people import People
+from bus.clock import now_ms
 from rhythmwatch.classifying import open_all_parts
 from rhythmwatch.metrics import Figure, exposing
 from web.app import create_app
 from web.auth import FIRST_USER, Passwords
 from web.hub import Counters, Hub
-from web.parts import now_ms
 from web.server import make_server
 from web.settings import WebSettings
 from web.trail import Trail

@@ -50,6 +50,8 @@ from rhythmwatch.views import view_of
 
 SILENT_S: Final = 10.0
 """Without a frame for this long a patient's silence is evidence (rule NO_DATA)."""
+ACTION_AHEAD_MS: Final = 10_000
+"""The most by which an action moves a patient's time on; ticks do so each second."""
 _MISSING: Final = int(Flag.MISSING)
 _NOISY: Final = int(Flag.NOISY)
 
@@ -279,7 +281,11 @@ class Pipeline:
         patient.seen = start
 
     def _entry(self, patient: Patient, entry: Inbound, out: Output) -> None:
-        now = patient.now_ms = max(patient.now_ms, entry.server_ms)
+        came_ms = entry.server_ms
+        if entry.kind is Entry.ACTION and patient.now_ms:
+            # A machine of the pages whose clock is ahead must not hold the time of the ward still.
+            came_ms = min(came_ms, patient.now_ms + ACTION_AHEAD_MS)
+        now = patient.now_ms = max(patient.now_ms, came_ms)
         if entry.kind is Entry.FRAME:
             patient.last_frame_ms = now
             if patient.silent:

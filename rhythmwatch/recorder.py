@@ -16,6 +16,7 @@ from alerts.archive_index import Index
 from alerts.care import Care
 from alerts.database import open_engine
 from bus.child import hold, make_folder
+from bus.clock import join_clock, now_ms
 from bus.errors import BusError
 from bus.streams import Bus, Record, milliseconds
 from rhythmwatch.metrics import Figure, by_reason, exposing
@@ -156,7 +157,7 @@ class Recorder:
             self._well("disk")
             if not for_good:
                 return True
-            await asyncio.to_thread(recording.leave, int(time.time() * 1000) - IDLE_MS)
+            await asyncio.to_thread(recording.leave, now_ms() - IDLE_MS)
             with contextlib.suppress(BusError):
                 await self._hold(recording)
             return True
@@ -259,6 +260,7 @@ async def record(
     try:
         with hold(folder / f"recorder-{partitions[0]}.lock"), Index(history) as index:
             async with Bus(bus_url) as bus:
+                await join_clock(bus)
                 recorder = Recorder(bus, index, folder, partitions, stop, may_keep=may_keep)
                 with exposing(metrics, "recorder", lambda: figures(recorder)):
                     await recorder.run()

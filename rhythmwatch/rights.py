@@ -28,6 +28,7 @@ from alerts.care_erasure import Erasure, Erasures
 from alerts.care_retention import expire_events
 from alerts.care_rows import Span
 from alerts.database import open_engine, upgrade
+from bus.clock import join_clock, now_ms
 from bus.erasing import erase_entries, forget_on_disk
 from bus.errors import BusError
 from bus.messages import (
@@ -107,7 +108,7 @@ async def erase(stores: Stores, erasure: Erasure, *, checkpoint_s: float = CHECK
     if not left and not await asyncio.to_thread(stores.erasures.scrub):
         left.append("database: its log is in use")
     said = "; ".join(left)
-    done = None if left else _now()
+    done = None if left else now_ms()
     await asyncio.to_thread(stores.erasures.note, erasure.id, said, done)
     if done is not None:
         await asyncio.to_thread(stores.audit.add, done, WHO, "person.erased", erasure.person)
@@ -173,6 +174,7 @@ async def keep_rights(
     next_retention = 0.0
     try:
         async with Bus(bus_url) as bus:
+            await join_clock(bus)
             care = Care(engine)
             stores = Stores(bus, care, Erasures(engine), Audit(engine), archive)
             desk = Desk(care, Sender(bus).append)
@@ -208,7 +210,7 @@ async def _carry_on(stores: Stores, counters: Counters) -> None:
 
 
 async def _retain(stores: Stores, counters: Counters) -> None:
-    counts = await retain(stores, _now())
+    counts = await retain(stores, now_ms())
     for kind, count in counts.items():
         counters.deleted[kind] = counters.deleted.get(kind, 0) + count
     if any(counts.values()):
@@ -227,7 +229,7 @@ class Sender:
 
     async def position(self, channel: str, action: Action) -> Position:
         """Append an action and tell where it stands."""
-        entry = pack_inbound(Inbound(Entry.ACTION, _now(), channel, pack(action)))
+        entry = pack_inbound(Inbound(Entry.ACTION, now_ms(), channel, pack(action)))
         return (await self._bus.append_in([(partition_of(channel, self._bus.partitions), entry)]))[0]
 
 
@@ -315,7 +317,3 @@ def _turns_over(payload: bytes) -> bool:
 def _absent(_function: object, _path: str, info: tuple[type[BaseException], BaseException, object]) -> None:
     if not isinstance(info[1], FileNotFoundError):
         raise info[1]
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

@@ -66,7 +66,8 @@ class Clock:
 
 def make_hub(alarms: Iterable[AlarmEvent] = (), settings: WebSettings = SETTINGS, clock: Clock | None = None) -> Hub:
     """Make a hub whose board holds open alarms."""
-    hub = Hub(FakeWard([]), FakeWard([], alarms), settings, clock or Clock())
+    now = clock or Clock()
+    hub = Hub(FakeWard([]), FakeWard([], alarms), settings, now, now)
     hub.board.load(alarms)
     return hub
 

@@ -16,12 +16,13 @@ from alerts.evidence import Evidence
 from alerts.judging import BeatLabel, Judgement
 from alerts.limits import Policy
 from alerts.stores import AlarmStores
+from bus.clock import now_ms
 from bus.errors import BusError
 from bus.messages import Action, AlarmEvent
 from web.auth import Session
 from web.hub import Hub
 from web.models import model_of
-from web.parts import Actions, now_ms, part
+from web.parts import Actions, part
 from web.roles import acts, audit, needs
 
 log = logging.getLogger("web.alarms")

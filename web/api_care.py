@@ -19,9 +19,10 @@ from alerts.care import Care, new_person
 from alerts.care_desk import Desk
 from alerts.care_erasure import Erasures
 from alerts.care_model import Consent, Person, StaffNote, Stay
+from bus.clock import now_ms
 from web.auth import Session
 from web.hub import Hub
-from web.parts import now_ms, part
+from web.parts import part
 from web.roles import acts, audit, needs
 
 router = APIRouter(tags=["care"])

@@ -12,8 +12,9 @@ from pydantic import BaseModel, Field
 
 from alerts.database import StoreError
 from alerts.devices import Credentials, Devices
+from bus.clock import now_ms
 from web.auth import Session
-from web.parts import now_ms, part
+from web.parts import part
 from web.roles import acts, audit, needs
 
 router = APIRouter(tags=["devices"])

@@ -19,11 +19,11 @@ from alerts.care_beds import channel_of
 from alerts.care_model import Person, Stay
 from alerts.fhir import FhirError, Resource
 from alerts.store import ALARMS
+from bus.clock import now_ms
 from bus.messages import AlarmEvent
 from web.api_care import care_of, desk_of
 from web.auth import Session
 from web.hub import Hub
-from web.parts import now_ms
 from web.roles import acts, audit, looked, needs
 
 router = APIRouter(prefix="/fhir/R4", tags=["fhir"])

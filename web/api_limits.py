@@ -29,11 +29,12 @@ from alerts.limits import (
 from alerts.load import Load, load_figures
 from alerts.model import LETHAL, TECHNICAL
 from alerts.preview import count, kinds_of, load
+from bus.clock import now_ms
 from bus.messages import Action
 from web.api_alarms import Clinician, Reader, hub_of, known_patient, store_action, stores_of
 from web.auth import Session
 from web.models import model_of
-from web.parts import now_ms, part, zone_of
+from web.parts import part, zone_of
 from web.roles import audit, needs
 
 router = APIRouter(tags=["alarms"])

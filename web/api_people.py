@@ -13,10 +13,11 @@ from pydantic import BaseModel, Field
 
 from alerts.audit import Audit
 from alerts.people import People
+from bus.clock import now_ms
 from web.answers import set_session_cookie
 from web.auth import Session
 from web.gate import Gate, TooManyTriesError
-from web.parts import now_ms, part
+from web.parts import part
 from web.roles import Role, acts, audit, needs
 
 router = APIRouter(tags=["people"])

@@ -19,9 +19,10 @@ from alerts.report_event import EventReport, event_report
 from alerts.settings import in_force
 from alerts.stores import AlarmStores
 from alerts.words import kind_words
+from bus.clock import now_ms
 from web.api_review import DAY_MS, EVENTS, FromMs, Lead, ToMs, archive_of, file_name, stretch, turn_of
 from web.auth import Session
-from web.parts import now_ms, part, zone_of
+from web.parts import part, zone_of
 from web.roles import audit, needs
 
 router = APIRouter(tags=["reports"])

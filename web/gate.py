@@ -10,6 +10,7 @@ import msgspec
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
+from bus.clock import now_ms
 from web.auth import (
     COOKIE,
     Accounts,
@@ -23,7 +24,6 @@ from web.auth import (
     same_secret,
     session_key,
 )
-from web.parts import now_ms
 from web.security import own_origin
 from web.settings import WebSettings
 
@@ -121,7 +121,7 @@ class Gate:
 
     async def open(self, user: str) -> LogIn:
         """Open a session for a user who was checked."""
-        fresh = new_session(user, time.time(), self._settings.session_hours)
+        fresh = new_session(user, now_ms() / 1000, self._settings.session_hours)
         await self._sessions.put(session_key(fresh.cookie), fresh.session, self._settings.session_hours * 3600)
         return fresh
 

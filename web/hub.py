@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from bus.clock import now_ms
 from bus.messages import AlarmEvent, BeatEvent, Event, RhythmEvent, SettingsEvent, View, unpack_event, unpack_view
 from web import wire
 from web.board import Board
@@ -83,16 +84,23 @@ class Hub:
     settings : WebSettings
         Bounds of the queues.
     clock : callable
-        Wall clock, seconds since the Unix epoch.
+        Server time, seconds since the Unix epoch.
+    bus_clock : callable
+        Clock that the bus writes by, in the same unit: the system's, which may be set.
     """
 
     def __init__(
-        self, feed: Feed, store: OpenAlarms, settings: WebSettings, clock: Callable[[], float] = time.time
+        self,
+        feed: Feed,
+        store: OpenAlarms,
+        settings: WebSettings,
+        clock: Callable[[], float] = lambda: now_ms() / 1000,
+        bus_clock: Callable[[], float] = time.time,
     ) -> None:
         self._feed = feed
         self._store = store
         self._settings = settings
-        self._clock = clock
+        self._clock, self._bus_clock = clock, bus_clock
         self._pending: deque[bytes] = deque(maxlen=PENDING_VIEWS)
         self._subscriptions: set[Subscription] = set()
         self._heard = clock()
@@ -136,10 +144,9 @@ class Hub:
 
     def take(self, item: FeedItem) -> None:
         """Take one item of the feed in and deal it out."""
-        now = self._clock()
-        self._heard = now
+        self._heard = self._clock()
         if item.written_ms:
-            self.lag_ms = max(0, int(now * 1000) - item.written_ms)
+            self.lag_ms = max(0, int(self._bus_clock() * 1000) - item.written_ms)
         elif item.kind is FeedKind.PULSE:
             self.lag_ms = 0
         try:

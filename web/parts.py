@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -86,8 +85,3 @@ def part(connection: HTTPConnection, name: str, kind: type[_Part]) -> _Part:
 def zone_of(connection: HTTPConnection) -> tzinfo | None:
     """Give the time zone of the ward; None for that of the server."""
     return cast(WebSettings, connection.app.state.settings).time_zone()
-
-
-def now_ms() -> int:
-    """Server wall clock, ms."""
-    return int(time.time() * 1000)

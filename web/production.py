@@ -16,12 +16,13 @@ from alerts.devices import Devices
 from alerts.people import People
 from alerts.store import Store
 from alerts.stores import AlarmStores
+from bus.clock import join_clock, now_ms
 from bus.connect import open_client
 from bus.messages import Action, Entry, Inbound, pack, pack_inbound, partition_of
 from bus.streams import Bus
 from web.auth import RedisSessions
 from web.feed import BusFeed
-from web.parts import Parts, now_ms
+from web.parts import Parts
 from web.settings import WebSettings
 
 SESSION_TIMEOUT_S: Final = 5.0
@@ -57,6 +58,7 @@ async def open_parts(settings: WebSettings) -> AsyncIterator[Parts]:
         # A connection of its own for each: a reader that blocks must not hold an acknowledgement up.
         reading = await stack.enter_async_context(Bus(settings.redis_url, partitions=settings.partitions))
         writing = await stack.enter_async_context(Bus(settings.redis_url, partitions=settings.partitions))
+        await join_clock(writing)
         sessions = open_client(settings.redis_url, SESSION_TIMEOUT_S)
         stack.push_async_callback(sessions.aclose)
         yield Parts(

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from web.parts import now_ms
+from bus.clock import now_ms
 
 log = logging.getLogger("web.trail")
 
