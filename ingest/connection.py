@@ -202,9 +202,12 @@ class Connection(asyncio.Protocol):
 
     def say(self, topic: str, payload: bytes) -> None:
         """Publish at most once, without waiting."""
+        self.write(publish_packet(topic, payload, mqtt5=self._mqtt5))
+
+    def write(self, packets: bytes) -> None:
+        """Write packets as they are, without waiting; nothing if the connection has ended."""
         if self._transport is not None:
-            body = _text(topic) + (b"\0" if self._mqtt5 else b"") + payload
-            self._transport.write(bytes((_PUBLISH,)) + _length(len(body)) + body)
+            self._transport.write(packets)
 
     # --- called by asyncio ---------------------------------------------------------------------------------------
 
@@ -324,6 +327,12 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
+
+
+def publish_packet(topic: str, payload: bytes, *, mid: int = 0, retain: bool = False, mqtt5: bool = False) -> bytes:
+    """Lay PUBLISH out; with a packet id the broker acknowledges it (QoS 1), else it goes at most once."""
+    body = _text(topic) + (struct.pack(">H", mid) if mid else b"") + (b"\0" if mqtt5 else b"") + payload
+    return bytes((_PUBLISH | bool(mid) << 1 | retain,)) + _length(len(body)) + body
 
 
 def _text(text: str) -> bytes:
