@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
+from functools import partial
 
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -80,8 +81,11 @@ class Client:
             asyncio.create_task(self._read(subscription), name=f"read {user}"),
             asyncio.create_task(self._write(subscription), name=f"write {user}"),
         ]
+        for task in tasks:
+            task.add_done_callback(partial(self._late, user))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            self.state = ClientState.CLOSING
             await self._close(*self._why(user, [task.exception() for task in done]))
         finally:
             self.state = ClientState.CLOSING
@@ -111,6 +115,12 @@ class Client:
             if await subscription.outbox.wait(max(0.0, min(pulse, check) - loop.time())):
                 await self._socket.send_bytes(frame(subscription.outbox.take()))
 
+    def _late(self, user: str, task: asyncio.Task[None]) -> None:
+        """Take the error of the task that ends second, for instance in the middle of a message to a page that left."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self.state is ClientState.CLOSING:
+            self._why(user, [error])
+
     def _why(self, user: str, causes: list[BaseException | None]) -> tuple[int, str]:
         """Give close code and reason for what ended a task."""
         for cause in causes:
@@ -124,6 +134,9 @@ class Client:
                 case msgspec.MsgspecError() | KeyError():
                     return CLOSE_BAD_MESSAGE, "not understood"
                 case WebSocketDisconnect():
+                    return CLOSE_GOING_AWAY, "gone"
+                case RuntimeError() if self._socket.application_state is WebSocketState.DISCONNECTED:
+                    # A message was to be read or sent just after the other task had found the page gone.
                     return CLOSE_GOING_AWAY, "gone"
                 case _:
                     log.error("page of %s ended by an error", user, exc_info=cause)
