@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from dsp.qrs import QrsWeights
@@ -45,6 +46,15 @@ def load_models(folder: Path | None = None) -> Models:
         If one is missing or its contract is not the one that the stages meet.
     """
     place = folder or shipped()
+    digest = hashlib.sha256()
+    for path in sorted(place.glob("*.onnx")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return _load(place, digest.hexdigest()[:16])
+
+
+@lru_cache(maxsize=1)
+def _load(place: Path, version: str) -> Models:
+    """Load files of this hash; the same ones again, as a spare that becomes a worker asks for, are the same object."""
     try:
         qrs = qrs_model.load(place / qrs_model.FILE)
         beats = BeatModel.load(place)
@@ -52,7 +62,4 @@ def load_models(folder: Path | None = None) -> Models:
         recording = RecordingModel.load(place)
     except (ContractError, FileNotFoundError, OSError) as error:
         raise ModelError(f"models in {place} can't be used: {error}") from error
-    digest = hashlib.sha256()
-    for path in sorted(place.glob("*.onnx")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return Models(qrs, beats, rhythm, recording, digest.hexdigest()[:16])
+    return Models(qrs, beats, rhythm, recording, version)

@@ -31,6 +31,8 @@ from web.auth import FIRST_USER
 
 DEMO_RECORDS: Final = ("200", "203", "207", "208", "214", "232", "105", "119", "106", "201", "221", "223")
 """Records of mitdb that a demo takes first: they alarm."""
+SPARE: Final = "spare"
+"""Part that stands by for a worker; it starts last."""
 READY_S: Final = 60.0
 POLL_S: Final = 0.1
 
@@ -185,7 +187,7 @@ def _parts(
     for number in range(station.workers):
         last = min(DEFAULT_PARTITIONS, (number + 1) * size) - 1
         span = f"{number * size}-{last}"
-        parts.append(Part(f"worker-{number + 1}", ("worker", "--partitions", span), shared))
+        parts.append(Part(f"worker-{number + 1}", ("worker", "--partitions", span), shared, spare=SPARE))
     sending = {**shared, "RHYTHMWATCH_BROKER": broker}
     parts += [
         Part(name, (name,), sending if name == "notifier" else shared, later=True)
@@ -200,7 +202,7 @@ def _parts(
     if station.source:
         source = Part("source", station.source, {**shared, "RHYTHMWATCH_BROKER": devices}, restart=False)
         parts.insert(next(number for number, part in enumerate(parts) if part.later), source)
-    return parts
+    return [*parts, Part(SPARE, ("spare",), shared, later=True)]
 
 
 def _password(path: Path) -> str:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
-from rhythmwatch.process import HEARTBEAT_FD
+from rhythmwatch.supervised import Supervised
 
 log = structlog.get_logger()
 
@@ -23,6 +21,8 @@ HEALTHY_AFTER_S: Final = 3.0
 GRACE_S: Final = 8.0
 STALL_S: Final = 15.0
 """Without a heartbeat for this long, after the first one, a process is killed and started again."""
+RENEWAL_S: Final = 1.0
+"""After a spare has taken a place the next one is started this much later: the first second is for who took it."""
 LATER_S: Final = 20.0
 """Parts that may start later wait no longer than this for those before them."""
 POLL_S: Final = 0.05
@@ -45,6 +45,9 @@ class Part:
     later : bool
         Started only once all parts before it have given a heartbeat and the service is ready (at most `LATER_S` after
         the first), so that what people wait for has the machine to itself.
+    spare : str
+        Name of the part that stands by to take this one's place when it ends: it is given these arguments
+        (`rhythmwatch.spare`), and its own place is filled anew. Several parts may share one.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Part:
     environment: Mapping[str, str] = field(default_factory=dict)
     restart: bool = True
     later: bool = False
+    spare: str = ""
 
 
 class Supervisor:
@@ -69,19 +73,20 @@ class Supervisor:
         self._stall_s = stall_s
         self.parts = tuple(parts)
         self.restarts: dict[str, int] = {part.name: 0 for part in parts}
-        self._processes: dict[str, asyncio.subprocess.Process] = {}
-        self._heard: dict[str, float] = {}
+        self._children: dict[str, Supervised] = {}
+        self._standing_by = {part.spare for part in parts if part.spare}
         self._until = 0.0
         self._ready: asyncio.Event | None = None
 
     def pid(self, name: str) -> int | None:
         """Process id of a part that runs now."""
-        process = self._processes.get(name)
-        return process.pid if process and process.returncode is None else None
+        child = self._children.get(name)
+        return child.process.pid if child is not None and child.runs else None
 
     def heard(self, name: str) -> bool:
-        """Whether the process of a part has given a heartbeat."""
-        return name in self._heard
+        """Whether the process of a part has given a heartbeat; of one that stands by, whether it is ready."""
+        child = self._children.get(name)
+        return child is not None and child.runs and child.heard_at is not None
 
     async def run(self, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
         """Run until `stop` is set or all finite parts have ended; end the rest: SIGTERM, a grace period, SIGKILL.
@@ -108,8 +113,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         delay = FIRST_DELAY_S
         if part.later:
-            before = [other.name for other in self.parts[: self.parts.index(part)]]
-            while not stop.is_set() and loop.time() < self._until and not self._may_follow(before):
+            while not stop.is_set() and not self._may_start(part):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), POLL_S)
         while not stop.is_set():
@@ -117,71 +121,62 @@ class Supervisor:
             code = await self._run_once(part, stop)
             if stop.is_set() or (not part.restart and code == 0):
                 return
-            if loop.time() - began > HEALTHY_AFTER_S:
+            if code is None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), RENEWAL_S)
+                continue
+            healthy = loop.time() - began > HEALTHY_AFTER_S
+            if healthy:
                 delay = FIRST_DELAY_S
             self.restarts[part.name] += 1
             log.warning("part ended, starting it again", part=part.name, exit_code=code, delay_s=delay)
+            if healthy and self.heard(part.spare):
+                continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), delay)
             delay = min(delay * 2, LONGEST_DELAY_S)
 
-    def _may_follow(self, before: Sequence[str]) -> bool:
-        return all(map(self.heard, before)) and (self._ready is None or self._ready.is_set())
+    def _may_start(self, part: Part) -> bool:
+        """Whether a later part may start; one that stands by waits for all whose place it could take, however long."""
+        before = (other.name for other in self.parts[: self.parts.index(part)])
+        in_turn = all(map(self.heard, before)) and (self._ready is None or self._ready.is_set())
+        late = asyncio.get_running_loop().time() >= self._until
+        return (in_turn or late) and all(self.heard(other.name) for other in self.parts if other.spare == part.name)
 
-    async def _run_once(self, part: Part, stop: asyncio.Event) -> int:
-        """Run a part's process until it ends or stalls; returns its exit code."""
-        loop = asyncio.get_running_loop()
-        ours, theirs = os.pipe()
-        os.set_blocking(ours, False)
+    async def _began(self, part: Part) -> Supervised:
+        """Process of a part: the one that stands by to take its place, else a fresh one."""
+        spare = self._children.get(part.spare)
+        if spare is not None and spare.give(part.arguments, part.environment):
+            del self._children[part.spare]
+            log.info("a spare takes the place of a part", part=part.name, pid=spare.process.pid)
+            return spare
+        return await Supervised.start(part.arguments, part.environment, standby=part.name in self._standing_by)
 
-        def hear() -> None:
-            with contextlib.suppress(BlockingIOError):
-                if not os.read(ours, 4096):
-                    loop.remove_reader(ours)
-            self._heard[part.name] = loop.time()
-
-        try:
-            environment = {**os.environ, **part.environment, HEARTBEAT_FD: str(theirs)}
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "rhythmwatch", *part.arguments, env=environment, pass_fds=(theirs,)
-            )
-        finally:
-            os.close(theirs)
-        self._processes[part.name] = process
+    async def _run_once(self, part: Part, stop: asyncio.Event) -> int | None:
+        """Run a part's process until it ends or stalls; returns its exit code, None for a spare that was given away."""
+        child = self._children[part.name] = await self._began(part)
         if stop.is_set():
             # It came up while the others were being ended.
-            process.terminate()
-        loop.add_reader(ours, hear)
+            child.send(signal.SIGTERM)
+        if part.name in self._standing_by and await child.given():
+            return None
         try:
-            waiting = asyncio.ensure_future(process.wait())
-            while not (await asyncio.wait({waiting}, timeout=self._stall_s / 4))[0]:
-                silent = loop.time() - self._heard.get(part.name, loop.time())
-                if silent > self._stall_s:
-                    log.warning("part stalled, killed", part=part.name, silent_s=round(silent, 1))
-                    with contextlib.suppress(ProcessLookupError):
-                        process.kill()
-            return waiting.result()
+            return await child.ended(part.name, self._stall_s)
         finally:
-            loop.remove_reader(ours)
-            os.close(ours)
-            self._heard.pop(part.name, None)
+            child.close()
 
     async def _end(self) -> None:
         for part in reversed(self.parts):
-            process = self._processes.get(part.name)
-            if process is None or process.returncode is not None:
-                continue
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-        waits = [process.wait() for process in self._processes.values() if process.returncode is None]
+            if part.name in self._children:
+                self._children[part.name].send(signal.SIGTERM)
+        waits = [child.process.wait() for child in self._children.values() if child.runs]
         if not waits:
             return
         try:
             await asyncio.wait_for(asyncio.gather(*waits), GRACE_S)
         except TimeoutError:
-            for name, process in self._processes.items():
-                if process.returncode is None:
+            for name, child in self._children.items():
+                if child.runs:
                     log.warning("part did not end in time, killed", part=name)
-                    with contextlib.suppress(ProcessLookupError):
-                        process.kill()
-                    await process.wait()
+                    child.send(signal.SIGKILL)
+                    await child.process.wait()

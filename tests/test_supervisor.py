@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import stories
 
+from bus.messages import pack_inbound, partition_of
+from bus.server import embedded
+from bus.streams import START, Bus
 from rhythmwatch.supervisor import Part, Supervisor
 
 DEADLINE_S = 40.0
+READY_S = 120.0
+"""For a worker and a spare that load everything on a machine that has other work."""
 
 
 async def until_running(supervisor: Supervisor, name: str, other_than: int | None = None) -> int:
@@ -96,3 +104,107 @@ async def test_finite_parts_end_by_themselves():
         await supervisor.run(asyncio.Event())
     assert supervisor.pid("help") is None
     assert supervisor.restarts == {"help": 0}
+
+
+@contextlib.asynccontextmanager
+async def with_a_spare(url: str) -> AsyncIterator[Supervisor]:
+    """Run a worker and its spare, both ready."""
+    shared = {"RHYTHMWATCH_BUS": url, "RHYTHMWATCH_SUPERVISED": "1"}
+    parts = [
+        Part("worker", ("worker", "--partitions", "0-63"), shared, spare="spare"),
+        Part("spare", ("spare",), shared, later=True),
+    ]
+    supervisor, stop = Supervisor(parts), asyncio.Event()
+    task = asyncio.create_task(supervisor.run(stop))
+    try:
+        await until_ready(supervisor)
+        yield supervisor
+    finally:
+        stop.set()
+        async with asyncio.timeout(DEADLINE_S):
+            await task
+
+
+async def until_ready(supervisor: Supervisor) -> None:
+    """Wait for a worker that beats and a spare that has loaded everything."""
+    async with asyncio.timeout(READY_S):
+        while not (supervisor.heard("worker") and supervisor.heard("spare")):
+            await asyncio.sleep(0.02)
+
+
+async def events_of(bus: Bus) -> list[bytes]:
+    """Read all events stored, once the outputs of all entries are."""
+    async with asyncio.timeout(READY_S):
+        while any(item.last != item.position for item in await bus.stats(range(bus.partitions)) if item.entries):
+            await asyncio.sleep(0.02)
+    found = await bus.read_events(dict.fromkeys(range(bus.partitions), START), count=100_000)
+    return sorted(record.data for _, records in found for record in records)
+
+
+@pytest.mark.timeout(300)
+async def test_a_spare_takes_the_place_of_a_killed_worker(tmp_path: Path):
+    """The process that stood by works on with all that was stored, nothing twice; another one stands by then."""
+    entries = [
+        stories.frame_entry(frame)
+        for number, name in enumerate(("a", "b", "c"))
+        for frame in stories.frames(stories.recording("sinus:60,hr=80,pvc=0.2", 30, number), name)
+    ]
+    placed = [(partition_of(entry.patient), pack_inbound(entry)) for entry in entries]
+    half = len(placed) // 2
+    async with (
+        embedded(tmp_path / "bus") as url,
+        Bus(url) as bus,
+        with_a_spare(url) as supervisor,
+    ):
+        await bus.append_in(placed[:half])
+        await events_of(bus)
+        worker, spare = supervisor.pid("worker"), supervisor.pid("spare")
+        assert worker is not None
+        os.kill(worker, signal.SIGKILL)
+        await bus.append_in(placed[half:])
+        assert await until_running(supervisor, "worker", worker) == spare
+        whole = stories.by_patient(stories.run(entries))
+        assert await events_of(bus) == sorted(event for events in whole.values() for event in events)
+        assert supervisor.restarts == {"worker": 1, "spare": 0}
+        await until_running(supervisor, "spare", spare)
+
+
+@pytest.mark.timeout(300)
+async def test_a_spare_that_dies_is_replaced_and_all_end(tmp_path: Path):
+    """A spare that is killed gets a successor; a worker is not touched by that, and stop leaves nobody."""
+    async with embedded(tmp_path / "bus") as url:
+        async with with_a_spare(url) as supervisor:
+            worker, spare = supervisor.pid("worker"), supervisor.pid("spare")
+            assert spare is not None
+            os.kill(spare, signal.SIGKILL)
+            successor = await until_running(supervisor, "spare", spare)
+            await until_ready(supervisor)
+            assert (supervisor.pid("worker"), supervisor.restarts) == (worker, {"worker": 0, "spare": 1})
+        for pid in (worker, successor):
+            assert pid is not None
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+
+
+@pytest.mark.timeout(300)
+async def test_a_worker_starts_afresh_where_the_spare_can_not_take_its_place(tmp_path: Path):
+    """A spare that was stopped gives no heartbeat once it has the place: it is killed, and a fresh process works."""
+    shared = {"RHYTHMWATCH_BUS": f"unix://{tmp_path}/none", "RHYTHMWATCH_SUPERVISED": "1"}
+    parts = [
+        Part("worker", ("worker", "--partitions", "0-63"), shared, spare="spare"),
+        Part("spare", ("spare",), shared, later=True),
+    ]
+    supervisor, stop = Supervisor(parts, stall_s=4.0), asyncio.Event()
+    task = asyncio.create_task(supervisor.run(stop))
+    await until_ready(supervisor)
+    worker, spare = supervisor.pid("worker"), supervisor.pid("spare")
+    assert worker is not None
+    assert spare is not None
+    os.kill(spare, signal.SIGSTOP)
+    os.kill(worker, signal.SIGKILL)
+    assert await until_running(supervisor, "worker", worker) == spare
+    await until_running(supervisor, "worker", spare)
+    assert supervisor.restarts["worker"] == 2
+    stop.set()
+    async with asyncio.timeout(DEADLINE_S):
+        await task

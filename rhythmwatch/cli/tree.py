@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rhythmwatch.cli import backup, bench, devices, files, fleet, offline, plan, rights, serve, sources
+from rhythmwatch.cli import backup, bench, devices, files, fleet, offline, plan, rights, serve, sources, standby
 
 app = typer.Typer(
     help="Real-time streaming ECG monitoring. Not a medical device: not for diagnosis or treatment.",
@@ -17,6 +17,7 @@ app.command()(serve.demo)
 app.command()(serve.run)
 app.command()(serve.ingest)
 app.command()(serve.worker)
+app.command(hidden=True)(standby.spare)
 app.command()(serve.historian)
 app.command()(serve.recorder)
 app.command()(serve.evidence)
