@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ports import free_ports
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -15,6 +15,8 @@ from bus.server import find_server
 
 SLOTS = 16384
 PRIMARIES = 3
+NODE_TIMEOUT_MS = 5_000
+"""Longer than a busy machine holds a server up: one that only waits for a core must not be held for dead."""
 
 
 @dataclass
@@ -64,7 +66,8 @@ class Cluster:
 @contextlib.asynccontextmanager
 async def running_cluster(folder: Path) -> AsyncIterator[Cluster]:
     """Run a cluster for as long as the block lasts."""
-    nodes = [_start(folder / str(number)) for number in range(2 * PRIMARIES)]
+    ports = free_ports(4 * PRIMARIES)
+    nodes = [_start(folder / str(n), *ports[2 * n : 2 * n + 2]) for n in range(2 * PRIMARIES)]
     cluster = Cluster(nodes[:PRIMARIES], nodes[PRIMARIES:])
     try:
         await _until(lambda: _all_answer(nodes))
@@ -96,15 +99,11 @@ async def running_cluster(folder: Path) -> AsyncIterator[Cluster]:
             node.process.wait()
 
 
-def _start(folder: Path) -> Node:
+def _start(folder: Path, port: int, bus_port: int) -> Node:
     folder.mkdir(parents=True)
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        port, bus_port = one.getsockname()[1], two.getsockname()[1]
     options = {
         "port": port, "cluster-port": bus_port, "bind": "127.0.0.1", "dir": folder, "cluster-enabled": "yes",
-        "cluster-node-timeout": 1000, "save": "", "appendonly": "no", "repl-diskless-sync-delay": 0,
+        "cluster-node-timeout": NODE_TIMEOUT_MS, "save": "", "appendonly": "no", "repl-diskless-sync-delay": 0,
     }  # fmt: skip
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     with (folder / "log").open("wb") as log:
@@ -123,7 +122,7 @@ async def _all_answer(nodes: list[Node]) -> bool:
     return all(["PONG" in await _ask(node, "PING") for node in nodes])
 
 
-async def _until(condition: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
+async def _until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while True:
             with contextlib.suppress(RedisError):

@@ -1,17 +1,19 @@
 """The bus on a cluster of three real servers: the same promises as on one, also when a server dies."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from cluster import Cluster, running_cluster
 
-from bus.errors import BusError, FencedError
+from bus.errors import BusError, FencedError, NotReplicatedError
 from bus.streams import START, Bus, Checkpoint, Position, Record
 
 pytestmark = pytest.mark.services
 PARTITIONS = 16
+DEADLINE_S = 60.0
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 @pytest.fixture
 async def bus(cluster: Cluster) -> AsyncIterator[Bus]:
     """Give a bus on it."""
-    async with Bus(cluster.url, partitions=PARTITIONS) as bus:
+    async with Bus(cluster.url, partitions=PARTITIONS, timeout_s=DEADLINE_S) as bus:
         yield bus
 
 
@@ -67,7 +69,7 @@ async def test_a_reader_waits_for_what_comes(bus: Bus):
     assert await bus.read({3: START}, block_ms=50) == []
 
     async def wait() -> list[tuple[int, list[Record]]]:
-        return await bus.read(dict.fromkeys(range(PARTITIONS), START), block_ms=2500)
+        return await bus.read(dict.fromkeys(range(PARTITIONS), START), block_ms=round(DEADLINE_S * 1000))
 
     waiting = asyncio.create_task(wait())
     await bus.append_in([(3, b"x")])
@@ -86,7 +88,7 @@ async def test_a_dead_primary_costs_nothing_that_was_replicated(bus: Bus, cluste
         async with node.client() as client:
             assert await client.execute_command("WAIT", 1, 5000) == 1
     await cluster.kill(cluster.primaries[0])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_S):
         while True:
             try:
                 positions = await bus.append_in((n % PARTITIONS, n.to_bytes(2)) for n in range(64, 80))
@@ -102,3 +104,25 @@ async def test_a_dead_primary_costs_nothing_that_was_replicated(bus: Bus, cluste
     newest = await bus.last(range(PARTITIONS), "in")
     for p in range(PARTITIONS):
         assert await bus.commit(p, epochs[p], [b"b"], [], None, newest[p])
+
+
+async def test_replicas_are_waited_for(cluster: Cluster):
+    """What has been waited for survives its primary at once; without a replica the wait says so."""
+    async with Bus(cluster.url, partitions=PARTITIONS, replicas=1) as bus:
+        await bus.append_in((n % PARTITIONS, n.to_bytes(2)) for n in range(160))
+        assert await bus.until_replicated(range(PARTITIONS), 5_000)
+        await cluster.kill(cluster.primaries[0])
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    got = await read_all(bus)
+                    break
+                except BusError:
+                    await asyncio.sleep(0.05)
+        assert got == {p: [n.to_bytes(2) for n in range(p, 160, PARTITIONS)] for p in range(PARTITIONS)}
+        await bus.append_in((p, b"alone") for p in range(PARTITIONS))
+        assert not await bus.until_replicated(range(PARTITIONS), 5_000)
+        cluster.replicas[1].process.send_signal(signal.SIGSTOP)
+        with pytest.raises(NotReplicatedError):
+            await bus.until_replicated(range(PARTITIONS), 50)
+        cluster.replicas[1].process.send_signal(signal.SIGCONT)

@@ -9,19 +9,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import ray
 import stories
+from ports import free_ports
 
 from bus.messages import DEFAULT_PARTITIONS, Inbound, pack_inbound, partition_of
 from bus.server import embedded
 from bus.streams import START, Bus, Position
 from rhythmwatch import fleet
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 PATIENTS = [f"bed-{number}" for number in range(12)]
 SECONDS = 35
 DEADLINE_S = 120.0
@@ -82,9 +83,7 @@ def until_listening(port: int) -> None:
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[list[Node]]:
     """Give a head and two nodes, and be connected to them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     folder = tmp_path / "ray"
     folder.mkdir()
     started = [Node(folder, "--head", "--include-dashboard=false", "--num-cpus=0", f"--port={port}")]
@@ -100,9 +99,11 @@ def nodes(tmp_path: Path) -> Iterator[list[Node]]:
                 time.sleep(0.2)
         yield started
     finally:
-        ray.shutdown()
-        for node in reversed(started):
-            node.kill()
+        try:
+            ray.shutdown()
+        finally:
+            for node in reversed(started):
+                node.kill()
 
 
 def entries(first: int, last: int) -> list[Inbound]:
@@ -123,27 +124,36 @@ async def drained(bus: Bus) -> None:
             await asyncio.sleep(0.05)
 
 
+async def until(condition: Callable[[list[fleet.Member]], bool]) -> list[fleet.Member]:
+    """Wait until the fleet is as it should be: Ray tells of an actor that began or ended a moment later."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition(members := await asyncio.to_thread(fleet.members)):
+            await asyncio.sleep(0.2)
+    return members
+
+
 async def test_nodes_die_and_ranges_move(nodes: list[Node], tmp_path: Path) -> None:
     """Two workers, one's node killed, then three, then one: the events are those of an undisturbed fold, once each."""
     async with embedded(tmp_path / "bus") as url, Bus(url) as bus:
         await append(bus, 0, 9)
         await asyncio.to_thread(fleet.up, url, "", workers=2, ingests=0)
         await drained(bus)
-        assert {member.name for member in fleet.members()} == {"worker-0-31", "worker-32-63"}
-        victim = next(node for node in nodes[1:] if any(member.pid in node.pids() for member in fleet.members()))
+        members = await until(lambda found: {member.state for member in found} == {"running"})
+        assert {member.name for member in members} == {"worker-0-31", "worker-32-63"}
+        victim = next(node for node in nodes[1:] if any(member.pid in node.pids() for member in members))
         victim.kill()
         await append(bus, 9, 18)
         await drained(bus)
         await asyncio.to_thread(fleet.up, url, "", workers=3, ingests=0)
         await append(bus, 18, 27)
         await drained(bus)
-        assert len(fleet.members()) == 3
+        await until(lambda found: len(found) == 3)
         await asyncio.to_thread(fleet.up, url, "", workers=1, ingests=0)
         await append(bus, 27, SECONDS)
         await drained(bus)
-        assert [(member.name, member.state) for member in fleet.members()] == [("worker-0-63", "running")]
+        await until(lambda found: [(member.name, member.state) for member in found] == [("worker-0-63", "running")])
         await asyncio.to_thread(fleet.down)
-        assert fleet.members() == []
+        await until(lambda found: found == [])
         got: Counter[bytes] = Counter()
         cursors: dict[int, Position] = dict.fromkeys(range(DEFAULT_PARTITIONS), START)
         while batches := await bus.read_events(cursors):
