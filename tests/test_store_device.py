@@ -1,7 +1,6 @@
 """The device that forgets nothing, against a real broker: outages, restarts, old data while live goes on, its clock."""
 
 import asyncio
-import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_device import Line, address, until, ward
+from test_device import DEADLINE_S, Line, address, until, ward
 
 from bus.server import embedded
 from bus.streams import Bus
+from bus.tasks import end
 from ingest.broker import Broker, embedded_broker
 from ingest.codecs import decode_frame
 from ingest.device import Connection, DeviceMeta
@@ -63,7 +63,7 @@ async def test_an_outage_is_filled_in_behind_while_live_goes_on(tmp_path: Path, 
         await bed.connected()
         for seq in range(60, 80):
             await bed.publish(frame(seq))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             await bed.drain()
         await until(lambda: set(sequence(got, "ecg")) | set(sequence(got, "backfill")) == set(range(80)))
         old = sequence(got, "backfill")
@@ -84,7 +84,7 @@ async def test_a_restart_sends_what_the_broker_never_had(tmp_path: Path, broker:
     journal.close()
     journal = Journal(tmp_path / "journal", sync=False)
     async with ward(broker) as got, device(address(broker), journal) as bed:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             await bed.drain()
         await until(lambda: sequence(got, "backfill") == list(range(30)))
         assert bed.stored == 0
@@ -106,7 +106,7 @@ async def test_damage_on_the_disk_holds_nothing_up(tmp_path: Path, broker: Broke
     segment.write_bytes(data)
     journal = Journal(tmp_path / "journal", sync=False)
     async with ward(broker) as got, device(address(broker), journal) as bed:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             await bed.drain()
         await until(lambda: len(sequence(got, "backfill")) == 9)
     journal.close()
@@ -127,13 +127,12 @@ async def test_the_device_learns_how_far_its_clock_is_off(tmp_path: Path, broker
             await until(lambda: bed.clock.within_ms < 100)
             assert abs(bed.clock.ms - wrong) < 100
             bed.offer(frame(0))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE_S):
                 await bed.drain()
+        await until(lambda: sequence(got, "ecg") == [0])
         sent = [decode_frame(bytes(m.payload)) for m in got if str(m.topic).endswith("/ecg")]
         assert abs(sent[0].device_ms - wrong) < 100
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end([task])
     journal.close()
 
 
