@@ -11,11 +11,20 @@ from pathlib import Path
 import pytest
 
 from bus.connect import open_client
-from bus.errors import BusError, BusFullError, BusTimeoutError, BusUnavailableError, FencedError, ServerError
+from bus.errors import (
+    BusError,
+    BusFullError,
+    BusTimeoutError,
+    BusUnavailableError,
+    FencedError,
+    RewoundError,
+    ServerError,
+)
 from bus.server import embedded, find_server
 from bus.streams import START, Bus, Checkpoint, Commit, key
 
 ROOT = Path(__file__).resolve().parent.parent
+DEADLINE_S = 60.0
 
 
 @pytest.fixture
@@ -33,9 +42,9 @@ def gone(pid: int) -> bool:
         return True
 
 
-async def until(condition, seconds: float = 10.0) -> None:
+async def until(condition) -> None:
     """Wait for a condition, with a deadline."""
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(DEADLINE_S):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -64,9 +73,10 @@ async def test_entries_come_back_in_order(bus: Bus):
 
 async def test_a_blocked_reader_wakes_up(bus: Bus):
     """A reader that waits gets the entry as soon as it comes; one that waits in vain comes back empty."""
-    waiting = asyncio.create_task(bus.read({2: START}, block_ms=2_000))
-    await bus.append_in([(2, b"x")])
-    ((partition, records),) = await waiting
+    async with Bus(bus.url, partitions=4, timeout_s=2 * DEADLINE_S) as patient:
+        waiting = asyncio.create_task(patient.read({2: START}, block_ms=round(DEADLINE_S * 1000)))
+        await bus.append_in([(2, b"x")])
+        ((partition, records),) = await waiting
     assert (partition, records[0].data) == (2, b"x")
     assert await bus.read({3: START}, block_ms=20) == []
 
@@ -269,7 +279,7 @@ async def test_a_killed_server_comes_back_with_all_it_had(bus: Bus):
         if n % 20 == 10:
             async with open_client(bus.url, 5.0) as client:
                 os.kill((await client.info("server"))["process_id"], signal.SIGKILL)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE_S):
                 while True:
                     try:
                         await bus.ping()
@@ -279,3 +289,17 @@ async def test_a_killed_server_comes_back_with_all_it_had(bus: Bus):
     ((_, records),) = await bus.read({1: START})
     assert [record.position for record in records] == kept
     assert [record.data for record in records] == [bytes([n]) for n in range(40)]
+
+
+async def test_a_commit_that_does_not_join_on_is_refused(bus):
+    """Outputs follow those before them: where these are not stored nothing is, and what is covered stays so."""
+    first, second, third = await bus.append_in([(3, b"1"), (3, b"2"), (3, b"3")])
+    epoch = await bus.claim(3)
+    assert await bus.commit_all([Commit(3, epoch, first, [b"a"], after=START)]) == [True]
+    (answer,) = await bus.commit_all([Commit(3, epoch, third, [b"c"], after=second)])
+    assert isinstance(answer, RewoundError)
+    assert await bus.commit_all([Commit(3, epoch, second, [b"b"], after=first)]) == [True]
+    assert await bus.commit_all([Commit(3, epoch, second, [b"b"], after=first)]) == [False]
+    assert await bus.commit_all([Commit(3, epoch, third, [b"c"], after=second)]) == [True]
+    ((_, records),) = await bus.read_events({3: START})
+    assert [record.data for record in records] == [b"a", b"b", b"c"]
