@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
 import msgspec
+from redis.asyncio import Redis
 from redis.exceptions import (
     AuthenticationError,
     ClusterDownError,
@@ -36,6 +37,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from bus.burst import Command, burst, pack_command
 from bus.connect import is_cluster, open_client
 from bus.errors import BusError, BusFullError, BusTimeoutError, BusUnavailableError, FencedError
 from bus.messages import DEFAULT_PARTITIONS
@@ -188,10 +190,8 @@ class Bus:
         BusUnavailableError, BusFullError
             Some may have been stored; sending all again is safe, since readers drop duplicates.
         """
-        pipe = self._redis.pipeline(transaction=False)
-        for partition, data in items:
-            pipe.execute_command("XADD", key(partition, "in"), "*", "d", data)
-        return [position.decode() for position in await self._execute(pipe)]
+        answers = await self._burst([("XADD", key(partition, "in"), "*", "d", data) for partition, data in items])
+        return [position.decode() for position in answers]
 
     async def read(
         self, cursors: Mapping[int, Position], *, count: int = 200, block_ms: int = 0
@@ -291,11 +291,8 @@ class Bus:
         for again in (True, False):
             if not self._script:
                 self._script = _text(await self._call("SCRIPT LOAD", _COMMIT))
-            pipe = self._redis.pipeline(transaction=False)
-            for item in commits:
-                self._put_commit(pipe, item)
             try:
-                answers = await self._execute(pipe)
+                answers = await self._burst([self._commit_command(item) for item in commits])
             except NoScriptError:
                 # The server was restarted. What was stored is known by its position, so all may be sent again.
                 self._script = ""
@@ -308,10 +305,10 @@ class Bus:
             for item, answer in zip(commits, answers, strict=True)
         ]
 
-    def _put_commit(self, pipe: Any, item: Commit) -> None:
+    def _commit_command(self, item: Commit) -> Command:
         names = [key(item.partition, name) for name in ("epoch", "events", "view", "checkpoint")]
         state = () if item.state is None else (item.state,)
-        pipe.execute_command(
+        return (
             "EVALSHA",
             self._script,
             4,
@@ -450,14 +447,25 @@ class Bus:
         except (RedisError, RedisClusterException) as error:
             raise self._named(error) from error
 
+    async def _burst(self, commands: Sequence[Command]) -> list[Any]:
+        """Send many commands in one go; errors as of `_execute`."""
+        if isinstance(self._redis, Redis):
+            return await self._answers(burst(self._redis, [pack_command(item) for item in commands], self.timeout_s))
+        pipe = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)
+        return await self._execute(pipe)
+
     async def _execute(self, pipe: Any) -> list[Any]:
+        return await self._answers(pipe.execute())
+
+    async def _answers(self, asked: Awaitable[list[Any]]) -> list[Any]:
         try:
-            answers: list[Any] = await pipe.execute()
+            return await asked
         except NoScriptError:
             raise
         except (RedisError, RedisClusterException) as error:
             raise self._named(error) from error
-        return answers
 
     def _named(self, error: Exception) -> BusError:
         """Give our error for one of the client library."""
