@@ -39,6 +39,8 @@ STRAPS: Final = ("polar", "movesense")
 _KNOWN: Final = frozenset((*KINDS, *STRAPS))
 _ROUTES: Final = 65_536
 BATCH: Final = 500
+PACE_S: Final = 0.008
+"""From one batch to the next, where many send: a frame waits for others half of this on average, and costs half."""
 IN_HAND: Final = 2_000
 IN_HAND_BYTES: Final = 64 << 20
 BACKOFF_S: Final = (0.1, 10.0)
@@ -192,14 +194,16 @@ class Subscriber:
         self._some.set()
 
     async def _store_forever(self) -> None:
-        """Hand over what waits, batch by batch; a batch is what came while the last one was stored."""
+        """Hand over what waits, batch by batch: after a pause at once, else together with what comes within `PACE_S`."""
         waiting = self._waiting
+        loop = asyncio.get_running_loop()
         while True:
             if not waiting:
                 self._some.clear()
                 self._drained.set()
                 await self._some.wait()
                 self._drained.clear()
+            began = loop.time()
             batch = [waiting.popleft() for _ in range(min(len(waiting), BATCH))]
             items: list[tuple[int, bytes]] = []
             now_s = self._monotonic()
@@ -210,6 +214,8 @@ class Subscriber:
                 await self._store(items)
             for message in batch:
                 message.acknowledge()
+            if len(waiting) < BATCH:
+                await asyncio.sleep(began + PACE_S - loop.time())
 
     def _entries(self, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> None:
         """Add what the bus gets of a message; what is dropped is counted."""

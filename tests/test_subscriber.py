@@ -14,8 +14,10 @@ from bus.errors import BusUnavailableError
 from bus.messages import DeviceNote, Entry, Inbound, partition_of, unpack_inbound, unpack_note
 from bus.server import embedded
 from bus.streams import START, Bus
+from bus.tasks import end
 from ingest.broker import Broker, embedded_broker
 from ingest.codecs import decode_frame, encode_frame, encode_json
+from ingest.connection import Connection, Received
 from ingest.frame import Frame
 from ingest.subscriber import Subscriber, SubscriberOptions, tick_forever
 
@@ -159,6 +161,39 @@ async def test_a_bus_that_comes_back_gets_everything(tmp_path: Path):
         await until(lambda: subscriber.counts["stored"] == 100)
         got = await entries(bus)
     assert [decode_frame(entry.payload).seq for entry in got] == list(range(100))
+
+
+class CountedBus(Bus):
+    """A bus that notes how many entries each batch had."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.batches: list[int] = []
+
+    async def append_in(self, items):
+        """Store and note."""
+        self.batches.append(len(items))
+        return await super().append_in(items)
+
+
+async def test_a_lone_frame_goes_at_once_and_many_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """After a pause nothing is waited for; what comes soon after a batch waits for the next one."""
+    monkeypatch.setattr("ingest.subscriber.PACE_S", 0.5)
+    async with embedded(tmp_path / "bus") as url, CountedBus(url) as bus:
+        subscriber = Subscriber(SubscriberOptions("127.0.0.1", 1), bus, clock=lambda: 77)
+        storing = asyncio.create_task(subscriber._store_forever())
+        connection = Connection(SubscriberOptions("127.0.0.1", 1), mqtt5=True, receive_maximum=1, take=subscriber._take)
+        loop = asyncio.get_running_loop()
+        for seq in range(21):
+            subscriber._take(Received(connection, "rw/v1/bed-7/ecg", encode_frame(frame(seq)), 0, 0))
+            if not seq:
+                began = loop.time()
+                await until(lambda: subscriber.counts["stored"] == 1)
+                assert loop.time() - began < 0.5
+            await asyncio.sleep(0.005)
+        await until(lambda: subscriber.counts["stored"] == 21)
+        await end([storing])
+    assert len(bus.batches) <= 5
 
 
 @pytest.mark.services
