@@ -16,7 +16,19 @@ class BusTimeoutError(BusUnavailableError):
 
 
 class BusFullError(BusError):
-    """The server has no memory left for writes; readers are too far behind, or nothing trims."""
+    """The server takes no writes: no memory (readers are too far behind, or nothing trims) or no disk is left."""
+
+
+class NotReplicatedError(BusError):
+    """Stored, but not on a replica in time; if its server dies now, it may be lost."""
+
+
+class RewoundError(BusError):
+    """The bus does not stand where the worker left it: a replica that had not got all took over. Begin from there."""
+
+    def __init__(self, partition: int) -> None:
+        super().__init__(f"partition {partition}: the bus has forgotten what it had stored")
+        self.partition = partition
 
 
 class FencedError(BusError):

@@ -1,6 +1,6 @@
 """The partitioned streams: frames in, events and views out, epochs that fence, checkpoints that replay exactly.
 
-A partition ``p`` owns six keys, all in one cluster slot by their hash tag::
+A partition ``p`` owns seven keys, all in one cluster slot by their hash tag::
 
     rw:{p}:in           stream   Inbound entries, in the order that decides
     rw:{p}:events       stream   beats, rhythms, alarms, status; evidence, read by historian, notifier and web
@@ -8,18 +8,22 @@ A partition ``p`` owns six keys, all in one cluster slot by their hash tag::
     rw:{p}:epoch        counter  epoch of the worker that owns the partition
     rw:{p}:checkpoint   hash     position (outputs are complete up to this entry), state, state_position
     rw:{p}:held         hash     stream/reader to the position that the reader has stored; trimming waits for it
+    rw:{p}:mark         string   written last where replicas are waited for: who has it has all before it
 
 How nothing is written twice: a commit names the position in ``in`` up to which its outputs are complete, and the
 script that stores them refuses outputs for a position that is already covered. A worker that takes over loads the
 state, folds the entries after `Checkpoint.state_position` again, writes nothing up to `Checkpoint.position`
 (`read_range` ends exactly there), and goes on. A commit whose answer was lost may be sent again for the same reason.
+
+How nothing is left out: a commit also names the position that it follows. Where a replica took over that had not got
+the last commits, the partition stands before that position; the script refuses, and the worker begins from there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
@@ -39,8 +43,17 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bus.burst import Command, burst, pack_command
 from bus.connect import is_cluster, open_client
-from bus.errors import BusError, BusFullError, BusTimeoutError, BusUnavailableError, FencedError
+from bus.errors import (
+    BusError,
+    BusFullError,
+    BusTimeoutError,
+    BusUnavailableError,
+    FencedError,
+    NotReplicatedError,
+    RewoundError,
+)
 from bus.messages import DEFAULT_PARTITIONS
+from bus.replicas import wait_for_replicas
 
 Position: TypeAlias = str
 """Id of a stream entry, ``ms-n``."""
@@ -49,11 +62,13 @@ POLL_S: Final = 0.01
 """Between two looks at the streams of a cluster, which can't be waited for in one command."""
 CLOCKS: Final = "rw:clocks"
 """Hash of where the clocks of machines stand."""
+REPLICATED_MS: Final = 1_000
 VIEW_LENGTH: Final = 500
 """Views kept a partition, about 30 s at 16 patients."""
 
 _COMMIT: Final = """
--- KEYS: epoch, events, view, checkpoint. ARGV: epoch, position, view length, events, views, state or nothing.
+-- KEYS: epoch, events, view, checkpoint.
+-- ARGV: epoch, position, view length, events, views, position before or nothing, what of each, state or nothing.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 local ms, n = string.match(ARGV[2], '^(%d+)-(%d+)$')
 ms, n = tonumber(ms), tonumber(n)
@@ -63,14 +78,15 @@ local kms, kn = string.match(known or '0-0', '^(%d+)-(%d+)$')
 kms, kn = tonumber(kms), tonumber(kn)
 local events, views = tonumber(ARGV[4]), tonumber(ARGV[5])
 if ms > kms or (ms == kms and n > kn) then
-  for i = 6, 5 + events do redis.call('XADD', KEYS[2], '*', 'd', ARGV[i]) end
-  for i = 6 + events, 5 + events + views do
+  if ARGV[6] ~= '' and ARGV[6] ~= (known or '0-0') then return -2 end
+  for i = 7, 6 + events do redis.call('XADD', KEYS[2], '*', 'd', ARGV[i]) end
+  for i = 7 + events, 6 + events + views do
     redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], '*', 'd', ARGV[i])
   end
   redis.call('HSET', KEYS[4], 'position', ARGV[2])
   stored = 1
 end
-local state = ARGV[6 + events + views]
+local state = ARGV[7 + events + views]
 if state then redis.call('HSET', KEYS[4], 'state', state, 'state_position', ARGV[2]) end
 return stored
 """
@@ -84,7 +100,10 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """Outputs of one partition, complete up to and including the entry at `position`."""
+    """Outputs of one partition, complete up to and including the entry at `position`.
+
+    `after` is the position up to which they were complete before; None does not look.
+    """
 
     partition: int
     epoch: int
@@ -92,6 +111,7 @@ class Commit(msgspec.Struct, frozen=True):
     events: Sequence[bytes] = ()
     view: Sequence[bytes] = ()
     state: bytes | None = None
+    after: Position | None = None
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -141,6 +161,8 @@ class Bus:
         Longest wait for any one answer; `BusTimeoutError` after it.
     view_length : int
         Views kept a partition, about.
+    replicas : int
+        Replicas that `until_replicated` waits for.
     """
 
     def __init__(
@@ -150,11 +172,13 @@ class Bus:
         partitions: int = DEFAULT_PARTITIONS,
         timeout_s: float = 5.0,
         view_length: int = VIEW_LENGTH,
+        replicas: int = 0,
     ) -> None:
         self.url = url
         self.partitions = partitions
         self.timeout_s = timeout_s
         self.view_length = view_length
+        self.replicas = replicas
         self._cluster = is_cluster(url)
         self._redis = open_client(url, timeout_s)
         for command in ("XADD", "XREAD", "XRANGE"):
@@ -192,6 +216,33 @@ class Bus:
         """
         answers = await self._burst([("XADD", key(partition, "in"), "*", "d", data) for partition, data in items])
         return [position.decode() for position in answers]
+
+    async def until_replicated(self, partitions: Collection[int], within_ms: int = REPLICATED_MS) -> bool:
+        """Wait until `replicas` have all that was written to the partitions so far.
+
+        Returns
+        -------
+        bool
+            False where a server has not so many replicas; then it was waited for those that there are.
+
+        Raises
+        ------
+        NotReplicatedError
+            If they don't have it within `within_ms`.
+        BusUnavailableError
+            If a server can't be reached; another one may have taken its place without what was written, so that it
+            must be written again.
+        """
+        if not self.replicas or not partitions:
+            return True
+        marks = [key(partition, "mark") for partition in partitions]
+        try:
+            done, there = await wait_for_replicas(self._redis, marks, self.replicas, within_ms)
+        except (RedisError, RedisClusterException) as error:
+            raise self._named(error) from error
+        if not done:
+            raise NotReplicatedError(f"{self.url}: not on a replica in {within_ms} ms")
+        return there == self.replicas
 
     async def read(
         self, cursors: Mapping[int, Position], *, count: int = 200, block_ms: int = 0
@@ -282,12 +333,15 @@ class Bus:
             If another worker has claimed the partition; nothing was stored.
         """
         (answer,) = await self.commit_all([Commit(partition, epoch, position, events, view, checkpoint)])
-        if isinstance(answer, FencedError):
+        if isinstance(answer, BusError):
             raise answer
         return answer
 
-    async def commit_all(self, commits: Sequence[Commit]) -> list[bool | FencedError]:
-        """Commit several partitions in one pipeline, each atomically for itself; answers as of `commit`."""
+    async def commit_all(self, commits: Sequence[Commit]) -> list[bool | FencedError | RewoundError]:
+        """Commit several partitions in one pipeline, each atomically for itself; answers as of `commit`.
+
+        `RewoundError` where the partition does not stand at `Commit.after`; nothing of it was stored.
+        """
         for again in (True, False):
             if not self._script:
                 self._script = _text(await self._call("SCRIPT LOAD", _COMMIT))
@@ -300,10 +354,7 @@ class Bus:
                     raise BusError("the server keeps no scripts") from None
                 continue
             break
-        return [
-            FencedError(item.partition, item.epoch) if answer < 0 else bool(answer)
-            for item, answer in zip(commits, answers, strict=True)
-        ]
+        return [_answer_of(item, int(answer)) for item, answer in zip(commits, answers, strict=True)]
 
     def _commit_command(self, item: Commit) -> Command:
         names = [key(item.partition, name) for name in ("epoch", "events", "view", "checkpoint")]
@@ -318,6 +369,7 @@ class Bus:
             self.view_length,
             len(item.events),
             len(item.view),
+            item.after or "",
             *item.events,
             *item.view,
             *state,
@@ -477,6 +529,8 @@ class Bus:
             return BusUnavailableError(f"{self.url}: {error}; is the server running?")
         if isinstance(error, OutOfMemoryError) or (isinstance(error, ResponseError) and "OOM" in str(error)):
             return BusFullError(f"{self.url}: {error}")
+        if isinstance(error, ResponseError) and "MISCONF" in str(error):
+            return BusFullError(f"{self.url}: the server can't write to its disk; is there room? ({error})")
         return BusError(f"{self.url}: {error}")
 
 
@@ -489,6 +543,12 @@ def order(position: Position) -> tuple[int, int]:
     """Sort key of a position."""
     ms, _, number = position.partition("-")
     return int(ms), int(number or 0)
+
+
+def _answer_of(item: Commit, answer: int) -> bool | FencedError | RewoundError:
+    if answer == -1:
+        return FencedError(item.partition, item.epoch)
+    return RewoundError(item.partition) if answer == -2 else bool(answer)
 
 
 def _as_it_is(response: Any, **kwargs: Any) -> Any:

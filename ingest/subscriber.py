@@ -27,7 +27,7 @@ from bus.streams import Bus
 from bus.tasks import run_all
 from ingest.accounts import LIMITS
 from ingest.codecs import MAGIC, MAX_BYTES, check_frame, decode, encode_frame
-from ingest.connection import Connection, Received, connect_error
+from ingest.connection import BrokerLostError, Connection, Received, connect_error
 from ingest.frame import DEVICE_ID, Frame, FrameError
 from ingest.limits import CLOCK_OFF_MS, LATE_MS, DeviceLimits, Quotas
 from ingest.notes import clock_answer, decode_event, decode_meta, decode_status
@@ -109,7 +109,8 @@ class Subscriber:
         ``received``, ``stored``, what was dropped as ``drop_<reason>`` (reasons of `FrameError`, and ``overflow`` for
         messages of QoS 0 that nobody could wait for, ``flood`` for what a device sent too much), ``resend`` (left with
         the broker, which sends them again), ``reconnects``, ``bus_retries``, ``flags`` (notes to staff), ``shut_out``
-        (devices that the broker was asked to shut out); of straps ``strap_<what>`` (see `StrapStream`).
+        (devices that the broker was asked to shut out), ``unreplicated`` (stored where no replica could be waited
+        for); of straps ``strap_<what>`` (see `StrapStream`).
     connected : bool
         Whether the broker is there.
     """
@@ -142,6 +143,7 @@ class Subscriber:
         self._bytes = 0
         self._some = asyncio.Event()
         self._drained = asyncio.Event()
+        self._alone = False
         self._overflow = asyncio.Event()
 
     async def run(self) -> None:
@@ -161,7 +163,8 @@ class Subscriber:
                     _log.info("broker_connected", mqtt=5 if mqtt5 else 3, shared=self._options.shared and mqtt5)
                     await connection.lost_or(self._overflow)
             except OSError as error:
-                if self._options.mqtt5 is None and not self.connected:
+                # A broker that is not there says nothing about the MQTT that it speaks.
+                if self._options.mqtt5 is None and not self.connected and isinstance(error, BrokerLostError):
                     mqtt5 = not mqtt5
                 _log.warning("broker_lost" if self.connected else "broker_refused", why=connect_error(error))
             finally:
@@ -326,11 +329,13 @@ class Subscriber:
             items.append((route.partition, pack_inbound_parts(Entry.DEVICE, message.server_ms, route.patient, note)))
 
     async def _store(self, items: list[tuple[int, bytes]]) -> None:
-        """Put a batch on the bus, however long the bus is away."""
+        """Put a batch on the bus, however long the bus is away, and on its replicas where that is asked."""
         pause, longest = STORE_BACKOFF_S
+        partitions = {partition for partition, _ in items}
         while True:
             try:
                 await self._bus.append_in(items)
+                replicated = await self._bus.until_replicated(partitions)
             except BusError as error:
                 self.counts["bus_retries"] += 1
                 _log.warning("bus_retry", why=str(error), waiting=len(self._waiting))
@@ -338,7 +343,19 @@ class Subscriber:
                 pause = min(longest, 2 * pause)
             else:
                 self.counts["stored"] += len(items)
+                self._note_replicas(replicated, len(items))
                 return
+
+    def _note_replicas(self, replicated: bool, count: int) -> None:
+        """Say when a server of the bus has lost its replica, and when it has one again: patients are watched on."""
+        if not replicated:
+            self.counts["unreplicated"] += count
+        if replicated == self._alone:
+            self._alone = not replicated
+            if self._alone:
+                _log.error("no_replica", why="what is acknowledged now is lost if its server is")
+            else:
+                _log.info("replicated_again")
 
     def _drop(self, reason: str) -> None:
         name = f"drop_{reason}"

@@ -89,13 +89,13 @@ class _Hosted:
         self._state = "running"
         await work(bus, range(first, last + 1), models, self._stop)
 
-    async def _ingest(self, name: str, bus: str, broker: str) -> None:
+    async def _ingest(self, name: str, bus: str, broker: str, replicas: int) -> None:
         from rhythmwatch.ingesting import receive
         from rhythmwatch.process import configure_logs
 
         configure_logs(name)
         self._state = "running"
-        await receive(broker, bus, share=True, stop=self._stop, name=name)
+        await receive(broker, bus, share=True, stop=self._stop, name=name, replicas=replicas)
 
     def about(self) -> tuple[str, str, int]:
         """State, host and process id."""
@@ -143,7 +143,7 @@ def ranges(workers: int, partitions: int = DEFAULT_PARTITIONS) -> list[tuple[int
     return [(first, last - 1) for first, last in pairwise(edges)]
 
 
-def up(bus: str, broker: str, *, workers: int, ingests: int, cpus: float = 1.0) -> None:
+def up(bus: str, broker: str, *, workers: int, ingests: int, cpus: float = 1.0, replicas: int = 0) -> None:
     """Bring the fleet to so many workers and ingests; what runs already and fits stays.
 
     New workers take their partitions over before the former owners are ended, so nothing waits and nothing is lost.
@@ -156,6 +156,8 @@ def up(bus: str, broker: str, *, workers: int, ingests: int, cpus: float = 1.0) 
         How many.
     cpus : float
         Cores that Ray reserves for each.
+    replicas : int
+        As of `rhythmwatch.ingesting.receive`.
 
     Raises
     ------
@@ -167,7 +169,7 @@ def up(bus: str, broker: str, *, workers: int, ingests: int, cpus: float = 1.0) 
         for first, last in ranges(workers)
     }
     for number in range(1, ingests + 1):
-        wanted[f"ingest-{number}"] = ("ingest", {"bus": bus, "broker": broker})
+        wanted[f"ingest-{number}"] = ("ingest", {"bus": bus, "broker": broker, "replicas": replicas})
     standing = {member.name: member for member in members()}
     # One that was fenced holds nothing any more and must begin anew to own its range.
     for name, member in standing.items():

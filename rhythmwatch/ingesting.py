@@ -50,6 +50,7 @@ async def receive(
     authority: Path | None = None,
     limit: float = DeviceLimits().messages,
     name: str = "",
+    replicas: int = 0,
 ) -> None:
     """Receive frames until `stop` is set.
 
@@ -71,6 +72,8 @@ async def receive(
         Messages a second that one device may send (100 times as many at once); 0 for no limit.
     name : str
         Of this process among those that share the load, the same after a restart; else the host's.
+    replicas : int
+        Of the bus server: that many have what a device sent before it is acknowledged.
     """
     address = BrokerAddress.parse(broker)
     # The broker keeps our session by this name, with what it has not delivered yet: a successor must have the same one,
@@ -86,7 +89,7 @@ async def receive(
         tls=address.tls,
         ca_file=str(authority) if authority else None,
     )
-    async with Bus(bus_url) as bus:
+    async with Bus(bus_url, replicas=replicas) as bus:
         await join_clock(bus)
         clock_not_before(await newest_ms(bus))
         subscriber = Subscriber(options, bus, limits=DeviceLimits.of(limit))

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from bus.errors import BusError, FencedError
+from bus.errors import BusError, FencedError, RewoundError
 from bus.messages import DEFAULT_PARTITIONS, Inbound, pack, unpack_inbound
 from bus.streams import START, Bus, Commit, Position, Record, milliseconds, order
 from rhythmwatch.checkpoint import CheckpointError, dump, restore, salvage
@@ -61,12 +61,21 @@ class Worker:
         The networks.
     partitions : iterable of int
         To take over.
+    counters : Counters, optional
+        Of a former worker of this process, to go on counting.
     """
 
-    def __init__(self, bus: Bus, models: Models, partitions: Iterable[int], total: int = DEFAULT_PARTITIONS) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        models: Models,
+        partitions: Iterable[int],
+        total: int = DEFAULT_PARTITIONS,
+        counters: Counters | None = None,
+    ) -> None:
         self.bus = bus
         self.pipeline = Pipeline(models, total)
-        self.counters = Counters()
+        self.counters = counters or Counters()
         self._wanted = tuple(partitions)
         self._epochs: dict[int, int] = {}
         self._cursors: dict[int, Position] = {}
@@ -78,6 +87,11 @@ class Worker:
     def owned(self) -> int:
         """Partitions that nobody else has taken."""
         return len(self._cursors)
+
+    @property
+    def partitions(self) -> tuple[int, ...]:
+        """Give those."""
+        return tuple(self._cursors)
 
     async def take_over(self) -> None:
         """Fence whoever had the partitions, load their checkpoints, and replay to where outputs are complete."""
@@ -121,7 +135,13 @@ class Worker:
             self._fold(batches)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set or every partition has been taken by another worker."""
+        """Work until `stop` is set or every partition has been taken by another worker.
+
+        Raises
+        ------
+        RewoundError
+            If the bus has forgotten outputs: a new worker must take over from where it stands.
+        """
         while not stop.is_set() and self._cursors:
             try:
                 batches = await self.bus.read(self._cursors, count=READ_COUNT, block_ms=BLOCK_MS)
@@ -159,7 +179,13 @@ class Worker:
                 trims.append(partition)
             position = records[-1].position
             commits[partition] = Commit(
-                partition, self._epochs[partition], position, events[partition], views[partition], state
+                partition,
+                self._epochs[partition],
+                position,
+                events[partition],
+                views[partition],
+                state,
+                self._cursors[partition],
             )
         if not await self._commit(commits, stop):
             return
@@ -221,6 +247,8 @@ class Worker:
                     await asyncio.wait_for(stop.wait(), RETRY_S)
                 continue
             for partition, answer in zip(commits, answers, strict=True):
+                if isinstance(answer, RewoundError):
+                    raise answer
                 if isinstance(answer, FencedError):
                     log.warning("partition taken over by another worker", partition=partition)
                     del self._cursors[partition]
@@ -255,19 +283,22 @@ async def work(url: str, partitions: Iterable[int], models: Models, stop: asynci
     metrics : str
         ``host:port`` for Prometheus; empty for none.
     """
+    wanted, counters = tuple(partitions), Counters()
     async with Bus(url) as bus:
-        worker = Worker(bus, models, partitions)
-        while not stop.is_set():
-            try:
-                await worker.take_over()
-                break
-            except BusError as error:
-                log.warning("bus can't be reached, trying again", why=str(error))
-                worker = Worker(bus, models, partitions)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), RETRY_S)
-        log.info("worker ready", partitions=len(tuple(partitions)), patients=len(worker.pipeline.patients))
+        worker = Worker(bus, models, wanted, counters=counters)
         with exposing(metrics, "worker", lambda: figures(worker)):
-            await worker.run(stop)
-        counters = worker.counters
+            while not stop.is_set():
+                try:
+                    await worker.take_over()
+                    log.info("worker ready", partitions=len(wanted), patients=len(worker.pipeline.patients))
+                    await worker.run(stop)
+                    break
+                except RewoundError as error:
+                    log.warning("a replica took over that had not got all, going on from there", why=str(error))
+                    wanted = worker.partitions
+                except BusError as error:
+                    log.warning("bus can't be reached, trying again", why=str(error))
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), RETRY_S)
+                worker = Worker(bus, models, wanted, counters=counters)
         log.info("worker ended", entries=counters.entries, events=counters.events, late=counters.late)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import stories
+from redis.asyncio import Redis
 
 from bus.messages import Inbound, pack_inbound, partition_of
 from bus.server import embedded
-from bus.streams import START, Bus
-from rhythmwatch.worker import Worker
+from bus.streams import START, Bus, key
+from rhythmwatch.worker import Worker, work
 
 PARTITIONS = 4
 PATIENTS = ("a", "b", "c", "d", "e")
@@ -50,7 +51,7 @@ async def stored(bus: Bus) -> dict[int, list[bytes]]:
 async def caught_up(bus: Bus) -> None:
     """Wait until the outputs of all entries are stored."""
     async with asyncio.timeout(DEADLINE_S):
-        while any(item.last != item.position for item in await bus.stats(range(PARTITIONS)) if item.entries):
+        while any(item.last != item.position for item in await bus.stats(range(bus.partitions)) if item.entries):
             await asyncio.sleep(0.02)
 
 
@@ -123,3 +124,28 @@ async def test_a_replaced_worker_stops_and_writes_nothing(bus: Bus):
     stop.set()
     await new
     check(await stored(bus))
+
+
+async def test_a_bus_that_forgot_outputs_gets_them_again(bus: Bus):
+    """Where a replica takes over that had not got the last commits, the worker goes on from where that one stands."""
+    entries, stop = ward(), asyncio.Event()
+    quarter = len(entries) // 4
+    async with Bus(bus.url) as whole, Redis.from_url(bus.url, protocol=2) as server:
+        task = asyncio.create_task(work(bus.url, range(whole.partitions), stories.models(), stop))
+
+        async def feed(part: list[Inbound]) -> None:
+            await whole.append_in((partition_of(entry.patient), pack_inbound(entry)) for entry in part)
+            await caught_up(whole)
+
+        await feed(entries[: 2 * quarter])
+        names = [key(partition_of(name), leaf) for name in PATIENTS for leaf in ("events", "view", "checkpoint")]
+        before = {name: await server.dump(name) for name in names}
+        await feed(entries[2 * quarter : 3 * quarter])
+        for name, value in before.items():
+            await server.restore(name, 0, value, replace=True)
+        await feed(entries[3 * quarter :])
+        stop.set()
+        await task
+        found = await whole.read_events(dict.fromkeys(range(whole.partitions), START), count=100_000)
+    wanted = sorted(event for events in expected().values() for event in events)
+    assert sorted(record.data for _, records in found for record in records) == wanted

@@ -37,13 +37,14 @@ def fleet_up(
     ] = 2,
     ingests: Ingests = 1,
     cpus: Cpus = 1.0,
+    replicas: options.Replicas = 0,
 ) -> None:
     """Place workers, a range of partitions each, and ingests; they are started elsewhere when a node dies."""
     from rhythmwatch import fleet as engine
 
     with options.one_line_errors(engine.FleetError), options.console.status("starting, or moving ranges"):
         engine.connect(address)
-        engine.up(bus, broker, workers=workers, ingests=ingests, cpus=cpus)
+        engine.up(bus, broker, workers=workers, ingests=ingests, cpus=cpus, replicas=replicas)
     _show(engine.members())
 
 
@@ -55,9 +56,10 @@ def fleet_scale(
     address: Address = "auto",
     ingests: Ingests = 1,
     cpus: Cpus = 1.0,
+    replicas: options.Replicas = 0,
 ) -> None:
     """Move the partitions to another number of workers; nothing is lost and nothing doubled."""
-    fleet_up(bus, broker, address, workers, ingests, cpus)
+    fleet_up(bus, broker, address, workers, ingests, cpus, replicas)
 
 
 @fleet.command("status")

@@ -58,6 +58,15 @@ MailUrl: TypeAlias = Annotated[
 MailFrom: TypeAlias = Annotated[
     str, typer.Option("--mail-from", envvar="RHYTHMWATCH_MAIL_FROM", help="From whom mail of alarms comes.")
 ]
+Replicas: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--replicas",
+        envvar="RHYTHMWATCH_REPLICAS",
+        min=0,
+        help="Acknowledge what a device sent once so many replicas of the bus server have it.",
+    ),
+]
 ModelsFolder: TypeAlias = Annotated[
     Path | None,
     typer.Option("--models", envvar="RHYTHMWATCH_MODELS", help="Folder of ONNX models (else the shipped ones)."),

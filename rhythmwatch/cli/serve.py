@@ -124,6 +124,7 @@ def ingest(
             "--limit", envvar="RHYTHMWATCH_LIMIT", min=0.0, help="Messages a second one device may send; 0: no limit."
         ),
     ] = 200.0,
+    replicas: options.Replicas = 0,
 ) -> None:
     """Receive frames from the broker and put them on the bus."""
     from rhythmwatch.ingesting import receive
@@ -133,7 +134,15 @@ def ingest(
         run_until_stopped(
             "ingest",
             lambda stop: receive(
-                broker, bus, share=share, stop=stop, metrics=metrics, authority=ca, name=name, limit=limit
+                broker,
+                bus,
+                share=share,
+                stop=stop,
+                metrics=metrics,
+                authority=ca,
+                name=name,
+                limit=limit,
+                replicas=replicas,
             ),
         )
 
