@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
 import msgspec
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-from alerts.store import Store
+from alerts.store import Batch, Store
 from bus.errors import BusError
-from bus.messages import AlarmEvent, BeatEvent, Event, RhythmEvent, SettingsEvent, StatusEvent, unpack_event
+from bus.messages import AlarmEvent, Event, RhythmEvent, SettingsEvent, StatusEvent, is_beat, unpack_event
 from bus.streams import START, Record, milliseconds
 
 WAIT_S: Final = 0.5
@@ -28,7 +28,7 @@ BATCH: Final = 500
 BLOCK_MS: Final = 500
 CURSOR_S: Final = 5.0
 """Positions are kept at least this often where only beats came."""
-GATHER_S: Final = 0.1
+GATHER_S: Final = 0.25
 HOLD_S: Final = 10.0
 """The bus is told this often how far the history is, so that it forgets nothing before."""
 Hold: TypeAlias = Callable[[Mapping[int, str]], Awaitable[int]]
@@ -74,9 +74,9 @@ class Counters:
     """Age of the oldest of these against the newest on the bus, while the database fails."""
     last_error: str = ""
 
-    def count(self, events: Sequence[tuple[str, Event]]) -> None:
+    def count(self, events: Iterable[Event]) -> None:
         """Count what was written."""
-        for _, event in events:
+        for event in events:
             if isinstance(event, AlarmEvent):
                 self.alarms += 1
             elif isinstance(event, RhythmEvent):
@@ -85,8 +85,6 @@ class Counters:
                 self.statuses += 1
             elif isinstance(event, SettingsEvent):
                 self.settings += 1
-            elif isinstance(event, BeatEvent):
-                self.beats += 1
 
 
 async def keep_history(
@@ -140,7 +138,9 @@ class _Keeper:
         self.first_wait = self.wait = wait_s
         self.failing = ""
         self.written: dict[int, str] = {}
-        self.written_at: dict[int, float] = {}
+        self.passed: dict[int, str] = {}
+        """Positions behind beats, not written yet."""
+        self.written_at = float("-inf")
 
     async def run(self, partitions: Sequence[int], hold: Hold | None, hold_s: float) -> None:
         cursors = await self._open()
@@ -162,10 +162,9 @@ class _Keeper:
             self._well("bus")
             if not answer:
                 await asyncio.sleep(0)
-            for partition, records in answer:
-                if not await self._write(partition, records):
-                    return
-                at[partition] = records[-1].position
+            elif not await self._write(answer):
+                return
+            at |= {partition: records[-1].position for partition, records in answer}
             # A few entries of each partition in one go cost hardly more than one.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stop.wait(), GATHER_S)
@@ -190,54 +189,67 @@ class _Keeper:
                 return cursors
         return None
 
-    async def _write(self, partition: int, records: Sequence[Record]) -> bool:
-        events: list[tuple[str, Event]] = []
-        for record in records:
-            try:
-                events.append((record.position, unpack_event(record.data)))
-            except (msgspec.DecodeError, msgspec.ValidationError):
-                self.counters.unreadable += 1
-        position = records[-1].position
+    async def _write(self, answer: Sequence[tuple[int, Sequence[Record]]]) -> bool:
+        """Write what was read; False if told to stop before the database took it."""
+        batches: list[Batch] = []
+        beats = 0
+        for partition, records in answer:
+            events: list[tuple[str, Event]] = []
+            for record in records:
+                if is_beat(record.data):
+                    beats += 1
+                    continue
+                try:
+                    events.append((record.position, unpack_event(record.data)))
+                except (msgspec.DecodeError, msgspec.ValidationError):
+                    self.counters.unreadable += 1
+            batches.append(Batch(partition, events, records[-1].position))
         # Beats are not kept here, so that a position behind them needn't be either, but now and then.
-        recently = time.monotonic() - self.written_at.get(partition, float("-inf")) < CURSOR_S
-        if recently and all(isinstance(event, BeatEvent) for _, event in events):
-            self.counters.count(events)
+        if not any(batch.records for batch in batches) and time.monotonic() - self.written_at < CURSOR_S:
+            self.passed |= {batch.partition: batch.position for batch in batches}
+            self.counters.beats += beats
             return True
-        self.counters.waiting = len(events)
+        named = {batch.partition for batch in batches}
+        behind = [Batch(partition, (), position) for partition, position in self.passed.items()]
+        batches += [batch for batch in behind if batch.partition not in named]
+        self.counters.waiting = sum(len(records) for _, records in answer)
         while True:
             try:
-                await asyncio.to_thread(self.store.write, partition, events, position)
+                await asyncio.to_thread(self.store.write_all, batches)
             except (DataError, IntegrityError, OverflowError) as error:
-                if len(records) == 1:
+                parts = [(partition, [record]) for partition, records in answer for record in records]
+                if len(parts) == 1:
                     self.counters.refused += 1
                     self.counters.last_error = f"event refused by the history: {_first_line(error)}"
                     self.report(f"{self.counters.last_error}; it is left out")
-                    events = []
+                    batches = [Batch(batch.partition, (), batch.position) for batch in batches]
                     continue
-                for record in records:
+                for part in answer if len(answer) > 1 else parts:
                     # After one that is not written none may be: the cursor would pass over it.
-                    if not await self._write(partition, [record]):
+                    if not await self._write([part]):
                         return False
                 return True
             except (SQLAlchemyError, OSError) as error:
                 self.counters.database_failures += 1
-                await self._measure(partition, records[0].position)
+                await self._measure({partition: records[0].position for partition, records in answer})
                 await self._pause(f"history can't be written: {_first_line(error)}")
                 if self.stop.is_set():
                     # They stay on the bus after the cursor, so the next historian writes them.
                     return False
             else:
-                self.written[partition] = position
-                self.written_at[partition] = time.monotonic()
+                self.written |= {batch.partition: batch.position for batch in batches}
+                self.written_at, self.passed = time.monotonic(), {}
                 self.counters.waiting = self.counters.behind_ms = 0
-                self.counters.count(events)
+                self.counters.beats += beats
+                self.counters.count(event for batch in batches for _, event in batch.records)
                 self._well("history")
                 return True
 
-    async def _measure(self, partition: int, oldest: str) -> None:
+    async def _measure(self, oldest: Mapping[int, str]) -> None:
         with contextlib.suppress(BusError):
-            last = await self.bus.last([partition])
-            self.counters.behind_ms = max(0, milliseconds(last[partition]) - milliseconds(oldest))
+            last = await self.bus.last(list(oldest))
+            ages = (milliseconds(last[partition]) - milliseconds(position) for partition, position in oldest.items())
+            self.counters.behind_ms = max(0, *ages)
 
     async def _pause(self, problem: str) -> None:
         self.counters.last_error = problem

@@ -6,11 +6,12 @@ moves to a higher revision, and everything else is known by its identity.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import Table, select
 
 from alerts.database import insert_into, open_engine, upgrade, writing
 from alerts.settings import SETTINGS, in_force, settings_row
@@ -22,6 +23,24 @@ _ALARM_FIELDS: Final = AlarmEvent.__struct_fields__
 ALARMS, CHANGES, RHYTHMS = table_of(AlarmRow), table_of(ChangeRow), table_of(RhythmRow)
 STATUSES, CURSORS = table_of(StatusRow), table_of(CursorRow)
 _COLUMNS: Final = [ALARMS.c[name] for name in _ALARM_FIELDS]
+
+
+class Batch(NamedTuple):
+    """Events of a partition for the history.
+
+    Attributes
+    ----------
+    partition : int
+        Of the bus.
+    records : sequence of (str, Event)
+        Position and event, in order; beats are not kept here.
+    position : str
+        Of the last entry read, which may have held no event.
+    """
+
+    partition: int
+    records: Sequence[tuple[str, Event]]
+    position: str
 
 
 class Store:
@@ -59,55 +78,30 @@ class Store:
     # --- written by the historian --------------------------------------------------------------------------------
 
     def write(self, partition: int, records: Sequence[tuple[str, Event]], position: str) -> bool:
-        """Write a partition's events and how far it was read, in one transaction.
+        """Write one partition as `write_all` does; False if its cursor stood at or beyond `position`."""
+        return self.write_all([Batch(partition, records, position)]) == 1
 
-        Parameters
-        ----------
-        partition : int
-            Of the bus.
-        records : sequence of (str, Event)
-            Position and event, in order; beats are not kept here.
-        position : str
-            Of the last entry read, which may have held no event.
+    def write_all(self, batches: Sequence[Batch]) -> int:
+        """Write events of several partitions and how far each was read, in one transaction.
 
         Returns
         -------
-        bool
-            False if the cursor stood at or beyond `position`: written before.
+        int
+            Partitions written; one whose cursor stands at or beyond the position was written before and is left alone.
         """
-        alarms: dict[str, dict[str, Any]] = {}
-        changes: list[dict[str, Any]] = []
-        rhythms: list[dict[str, Any]] = []
-        statuses: list[dict[str, Any]] = []
-        settings: list[dict[str, Any]] = []
-        for place, item in records:
-            if isinstance(item, AlarmEvent):
-                row = msgspec.structs.asdict(item)
-                changes.append(row)
-                known = alarms.get(item.id)
-                if known is None or known["revision"] < item.revision:
-                    alarms[item.id] = row
-            elif isinstance(item, RhythmEvent):
-                rhythms.append(msgspec.structs.asdict(item))
-            elif isinstance(item, StatusEvent):
-                row = msgspec.structs.asdict(item)
-                del row["battery"]  # an alarm says when it is low
-                statuses.append({**row, "leads": " ".join(item.leads), "entry": f"{partition}:{place}"})
-            elif isinstance(item, SettingsEvent):
-                settings.append({**settings_row(item), "entry": f"{partition}:{place}"})
+        found = [(batch, _rows_of(batch)) for batch in batches]
         with self._writer.begin() as connection:
-            known_position = connection.scalar(select(CURSORS.c.position).where(CURSORS.c.partition == partition))
-            if known_position is not None and _order(known_position) >= _order(position):
-                return False
-            for table, rows in (
-                (CHANGES, changes),
-                (RHYTHMS, rhythms),
-                (STATUSES, statuses),
-                (SETTINGS, settings),
-            ):
-                if rows:
-                    connection.execute(insert_into(connection, table).on_conflict_do_nothing(), rows)
-            if alarms:
+            mine = select(CURSORS).where(CURSORS.c.partition.in_([batch.partition for batch in batches]))
+            known = {row.partition: row.position for row in connection.execute(mine)}
+            new = [
+                (batch, rows)
+                for batch, rows in found
+                if batch.partition not in known or _order(known[batch.partition]) < _order(batch.position)
+            ]
+            for table in (CHANGES, RHYTHMS, STATUSES, SETTINGS):
+                if added := [row for _, rows in new for row in rows.get(table, ())]:
+                    connection.execute(insert_into(connection, table).on_conflict_do_nothing(), added)
+            if alarms := [row for _, rows in new for row in rows.get(ALARMS, ())]:
                 statement = insert_into(connection, ALARMS)
                 connection.execute(
                     statement.on_conflict_do_update(
@@ -115,16 +109,17 @@ class Store:
                         set_={name: statement.excluded[name] for name in _ALARM_FIELDS if name != "id"},
                         where=ALARMS.c.revision < statement.excluded.revision,
                     ),
-                    list(alarms.values()),
+                    alarms,
                 )
-            cursor = insert_into(connection, CURSORS)
-            connection.execute(
-                cursor.on_conflict_do_update(
-                    index_elements=[CURSORS.c.partition], set_={"position": cursor.excluded.position}
-                ),
-                {"partition": partition, "position": position},
-            )
-        return True
+            if new:
+                cursor = insert_into(connection, CURSORS)
+                connection.execute(
+                    cursor.on_conflict_do_update(
+                        index_elements=[CURSORS.c.partition], set_={"position": cursor.excluded.position}
+                    ),
+                    [{"partition": batch.partition, "position": batch.position} for batch, _ in new],
+                )
+        return len(new)
 
     def cursors(self) -> dict[int, str]:
         """How far each partition was read."""
@@ -145,6 +140,30 @@ class Store:
     def _alarms(self, chosen: Any) -> list[AlarmEvent]:
         with self._engine.connect() as connection:
             return [AlarmEvent(**row) for row in connection.execute(chosen).mappings()]
+
+
+def _rows_of(batch: Batch) -> dict[Table, list[dict[str, Any]]]:
+    """Rows of a batch by table."""
+    rows: dict[Table, list[dict[str, Any]]] = defaultdict(list)
+    alarms: dict[str, dict[str, Any]] = {}
+    for place, item in batch.records:
+        if isinstance(item, AlarmEvent):
+            row = msgspec.structs.asdict(item)
+            rows[CHANGES].append(row)
+            known = alarms.get(item.id)
+            if known is None or known["revision"] < item.revision:
+                alarms[item.id] = row
+        elif isinstance(item, RhythmEvent):
+            rows[RHYTHMS].append(msgspec.structs.asdict(item))
+        elif isinstance(item, StatusEvent):
+            row = msgspec.structs.asdict(item)
+            del row["battery"]  # an alarm says when it is low
+            entry = f"{batch.partition}:{place}"
+            rows[STATUSES].append({**row, "leads": " ".join(item.leads), "entry": entry})
+        elif isinstance(item, SettingsEvent):
+            rows[SETTINGS].append({**settings_row(item), "entry": f"{batch.partition}:{place}"})
+    rows[ALARMS] = list(alarms.values())
+    return rows
 
 
 def _order(position: str) -> tuple[int, int]:

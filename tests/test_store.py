@@ -20,7 +20,7 @@ from sqlalchemy.exc import DataError, OperationalError
 
 from alerts.database import StoreError, open_engine, upgrade
 from alerts.history import Counters, keep_history
-from alerts.store import Store
+from alerts.store import Batch, Store
 from alerts.tables_all import Base
 from bus.errors import BusUnavailableError
 from bus.messages import AlarmEvent, BeatEvent, Event, RhythmEvent, StatusEvent, pack
@@ -213,12 +213,12 @@ class Failing(Store):
 
     failures = 3
 
-    def write(self, partition: int, records: Sequence[tuple[str, Event]], position: str) -> bool:
+    def write_all(self, batches: Sequence[Batch]) -> int:
         """Fail as a database does that can't be reached."""
         if self.failures:
             self.failures -= 1
             raise OperationalError("INSERT", {}, Exception("server is away"))
-        return super().write(partition, records, position)
+        return super().write_all(batches)
 
 
 async def keep(stream: Stream, store: Store, said: list[str] | None = None) -> Counters:
@@ -302,7 +302,7 @@ async def test_an_event_that_the_database_refuses_does_not_hold_up_the_others(ur
 
 def test_upgrade_leaves_no_output(tmp_path: Path):
     """Migrating says nothing on the terminal and leaves logging as it was."""
-    code = f"from alerts.store import Store\nwith Store('sqlite:///{tmp_path}/h.db') as s: s.upgrade()"
+    code = f"from alerts.store import Batch, Store\nwith Store('sqlite:///{tmp_path}/h.db') as s: s.upgrade()"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -330,17 +330,49 @@ async def test_what_is_not_written_is_held_on_the_bus(tmp_path: Path):
     assert said == ["events were dropped by the bus before they were written"]
 
 
+async def test_partitions_are_written_in_one_go_and_beats_alone_in_none(tmp_path: Path):
+    """One transaction holds what several partitions gave; positions behind beats go with the next one."""
+    goes: list[list[tuple[int, int, str]]] = []
+
+    class Noting(Store):
+        def write_all(self, batches: Sequence[Batch]) -> int:
+            goes.append(sorted((batch.partition, len(batch.records), batch.position) for batch in batches))
+            return super().write_all(batches)
+
+    counters, stop = Counters(), asyncio.Event()
+    rounds = [
+        [(0, [Record("1-0", pack(alarm(1)))]), (1, [Record("1-0", pack(rhythm(1))), Record("1-1", pack(BEAT))])],
+        [(0, [Record("2-0", pack(BEAT))]), (2, [Record("2-0", pack(BEAT))])],
+        [(2, [Record("3-0", pack(status("good")))])],
+    ]
+
+    class Rounds(Stream):
+        async def read_events(
+            self, cursors: Mapping[int, str], *, count: int = 500, block_ms: int = 0
+        ) -> list[tuple[int, list[Record]]]:
+            if rounds:
+                return rounds.pop(0)
+            stop.set()
+            return []
+
+    with Noting(f"sqlite:///{tmp_path}/h.db") as store:
+        await asyncio.wait_for(keep_history(Rounds([]), store, [0, 1, 2], stop, counters), 30)
+        assert goes == [[(0, 1, "1-0"), (1, 1, "1-1")], [(0, 0, "2-0"), (2, 1, "3-0")]]
+        assert store.cursors() == {0: "2-0", 1: "1-1", 2: "3-0"}
+    assert (counters.alarms, counters.rhythms, counters.statuses, counters.beats) == (1, 1, 1, 3)
+
+
 async def test_a_stop_among_refused_events_passes_over_none(tmp_path: Path):
     """Events of a batch are written one by one; where one can't be before the stop, none after it is."""
     counters, stop = Counters(), asyncio.Event()
 
     class Refusing(Store):
-        def write(self, partition: int, records: Sequence[tuple[str, Event]], position: str) -> bool:
-            if len(records) > 1:
+        def write_all(self, batches: Sequence[Batch]) -> int:
+            if len(batches[0].records) > 1:
                 raise DataError("insert", {}, Exception("out of range"))
             if not stop.is_set():
                 raise OperationalError("insert", {}, Exception("away"))
-            return super().write(partition, records, position)
+            return super().write_all(batches)
 
     with Refusing(f"sqlite:///{tmp_path}/h.db") as store:
         await asyncio.wait_for(
