@@ -24,7 +24,7 @@ from ingest.frame import Frame, FrameError
 
 SECRET = "the secret of bed-1"
 DEVICES = {"bed-1": hash_secret(SECRET), "bed-2": hash_secret("the secret of bed-2")}
-CALM_S = 20.0
+CALM_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def connect(broker: Broker, name: str | None, secret: str | None, *, door: bool 
     version = aiomqtt.ProtocolVersion.V5 if broker.mqtt5 else aiomqtt.ProtocolVersion.V311
     if version is aiomqtt.ProtocolVersion.V311 and name is None:
         secret = None
-    return aiomqtt.Client(host, port, username=name, password=secret, protocol=version, timeout=3.0, **more)
+    return aiomqtt.Client(host, port, username=name, password=secret, protocol=version, timeout=CALM_S, **more)
 
 
 async def comes_in(broker: Broker, name: str | None, secret: str | None, **more: Any) -> bool:

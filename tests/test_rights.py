@@ -44,6 +44,7 @@ from bus.messages import (
 )
 from bus.server import embedded
 from bus.streams import START, Bus, Record
+from bus.tasks import end
 from ingest.codecs import decode_frame, encode_frame
 from ingest.frame import Frame
 from rhythmwatch.record import Recording
@@ -53,6 +54,7 @@ NAME = "Änne Zwölfzeiler"
 NOTE = "talks in her sleep of Königsberg"
 DEVICE = "dev-1"
 SECONDS = 6
+DEADLINE_S = 60.0
 
 
 class House:
@@ -135,13 +137,21 @@ async def house_in(folder: Path) -> AsyncIterator[House]:
     """Run a house with a worker."""
     async with embedded(folder / "bus") as url, Bus(url, partitions=4) as bus:
         house = House(folder, bus)
-        worker = asyncio.create_task(house.worker())
         try:
-            yield house
+            async with working(house):
+                yield house
         finally:
-            worker.cancel()
-            await asyncio.gather(worker, return_exceptions=True)
             house.close()
+
+
+@asynccontextmanager
+async def working(house: House) -> AsyncIterator[None]:
+    """Have a worker for the block."""
+    worker = asyncio.create_task(house.worker())
+    try:
+        yield
+    finally:
+        await end([worker])
 
 
 def now_ms() -> int:
@@ -159,7 +169,7 @@ def needles(units: np.ndarray) -> list[bytes]:
 
 async def until(condition: Callable[[], Any]) -> None:
     """Let the loop run until something is so."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(DEADLINE_S):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -187,7 +197,7 @@ async def test_erasure_leaves_no_byte_of_a_person_and_all_of_the_other(tmp_path:
         for needle in (NAME.encode(), NOTE.encode(), *needles(lost)[:SECONDS]):
             assert house.holds(needle)
         erasure = house.stores.erasures.ask(gone, "the admin", now_ms())
-        assert await erase(house.stores, erasure) == ""
+        assert await erase(house.stores, erasure, checkpoint_s=DEADLINE_S) == ""
         for needle in (NAME.encode(), json.dumps(NAME)[1:-1].encode(), b"mrn-1\x00", *needles(lost)):
             assert house.holds(needle) == []
         assert all(house.holds(needle) for needle in needles(left)[:SECONDS])
@@ -239,16 +249,16 @@ async def test_erasure_says_what_it_can_not_reach(tmp_path: Path) -> None:
     """Without a worker the checkpoint stays: the erasure is not done, says so, and is done once one runs."""
     async with embedded(tmp_path / "bus") as url, Bus(url, partitions=4) as bus:
         house = House(tmp_path, bus)
-        gone, _ = await stay_of(house, NAME, 1, 5)
-        erasure = house.stores.erasures.ask(gone, "the admin", now_ms())
-        assert "no worker" in await erase(house.stores, erasure, checkpoint_s=0.1)
-        (pending,) = house.stores.erasures.list(pending=True)
-        worker = asyncio.create_task(house.worker())
-        assert await erase(house.stores, pending) == ""
-        assert house.stores.erasures.list(pending=True) == []
-        worker.cancel()
-        await asyncio.gather(worker, return_exceptions=True)
-        house.close()
+        try:
+            gone, _ = await stay_of(house, NAME, 1, 5)
+            erasure = house.stores.erasures.ask(gone, "the admin", now_ms())
+            assert "no worker" in await erase(house.stores, erasure, checkpoint_s=0.1)
+            (pending,) = house.stores.erasures.list(pending=True)
+            async with working(house):
+                assert await erase(house.stores, pending, checkpoint_s=DEADLINE_S) == ""
+            assert house.stores.erasures.list(pending=True) == []
+        finally:
+            house.close()
 
 
 def test_rows_of_a_person_go_from_both_databases(url: str) -> None:

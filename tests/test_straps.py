@@ -16,6 +16,7 @@ from test_device import until
 from bus.messages import Entry, unpack_inbound, unpack_note
 from bus.server import embedded
 from bus.streams import START, Bus
+from bus.tasks import end
 from ingest.broker import embedded_broker
 from ingest.codecs import decode_frame
 from ingest.device import Connection, DeviceMeta, FleetClient
@@ -299,8 +300,7 @@ async def test_the_gateway_comes_back_to_a_strap_that_falls_silent(monkeypatch: 
     task = asyncio.create_task(gateway.run())
     await until(lambda: len(kept.frames) == 17)
     await until(lambda: gateway.counts["silent"] >= 2)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await end([task])
     assert gateway.counts["failures"] >= 4
     assert gateway.counts["drop_length"] == 1
     assert gateway.stream.counts["gap"] == 1
@@ -339,8 +339,7 @@ async def test_packets_of_straps_become_frames_on_the_bus(tmp_path: Path):
         np.testing.assert_array_equal(joined(frames[:8]), RAMP[: 8 * 73])
         notes = [unpack_note(entry.payload) for entry in entries if entry.kind is Entry.DEVICE]
         assert [note.name for note in notes if note.name == "late"] == ["late"]
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end([task])
 
 
 @pytest.mark.services
@@ -373,5 +372,4 @@ async def test_numbers_on_standard_input_are_published(tmp_path: Path):
         assert values[:100].tolist() == [1] * 100
         assert values[100] == frames[0].missing
         assert values[101:].tolist() == [-2] * 99
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end([task])
