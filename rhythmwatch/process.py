@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ _PR_SET_PDEATHSIG: Final = 1
 HEARTBEAT_FD: Final = "RHYTHMWATCH_HEARTBEAT_FD"
 """Set by the supervisor for its children: a pipe that a process writes to as long as its loop turns."""
 HEARTBEAT_S: Final = 1.0
+NICE_BEHIND: Final = 5
 
 
 def die_with_parent() -> None:
@@ -64,7 +66,9 @@ async def _beat() -> None:
         await asyncio.sleep(HEARTBEAT_S)
 
 
-def run_until_stopped(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+def run_until_stopped(
+    name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]], *, behind: bool = False
+) -> None:
     """Run a process's main coroutine on uvloop until it returns or a signal asks it to stop.
 
     Parameters
@@ -73,8 +77,16 @@ def run_until_stopped(name: str, main: Callable[[asyncio.Event], Coroutine[Any, 
         Name of the process in the logs.
     main : callable
         Gets an event that is set by SIGINT or SIGTERM; it must return soon after that.
+    behind : bool
+        Nobody waits for what it does as for an alarm, so that where cores are short others go first.
     """
+    if behind:
+        with contextlib.suppress(OSError):
+            os.nice(NICE_BEHIND)
     configure_logs(name, level=os.environ.get("RHYTHMWATCH_LOG_LEVEL", "info"))
+
+    # What the imports made lives as long as the process: no collection need look at it.
+    gc.freeze()
 
     async def body() -> None:
         stop = asyncio.Event()

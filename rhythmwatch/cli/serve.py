@@ -171,7 +171,7 @@ def historian(bus: options.BusUrl = BUS, history: options.HistoryUrl = HISTORY, 
 
     _child()
     with options.one_line_errors(ValueError, OSError):
-        run_until_stopped("historian", lambda stop: keep(bus, history, stop, metrics=metrics))
+        run_until_stopped("historian", lambda stop: keep(bus, history, stop, metrics=metrics), behind=True)
 
 
 def recorder(
@@ -200,6 +200,7 @@ def recorder(
         run_until_stopped(
             "recorder",
             lambda stop: record(bus, history, recordings, chosen, stop, consented=consented, metrics=metrics),
+            behind=True,
         )
 
 
