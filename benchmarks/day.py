@@ -1,0 +1,369 @@
+"""Memory of each process over a simulated day: ``python benchmarks/day.py --patients 50 --hours 24``.
+
+Patients (recordings of mitdb at 250 Hz that begin anew, else simulated) go through the whole chain of one machine:
+broker, ingest, bus, worker, pages with one wall looking on, historian, notifier, recorder, evidence. They are played
+as fast as the chain carries: who publishes holds back where the worker is more than `AHEAD_S` of signal behind, or a
+reader of the bus more than `HELD_S` of wall time. Resident (RSS), proportional (PSS) and unshared (USS) memory are
+looked at each simulated 10 minutes. The base is the first look after an hour, and after `--settle` seconds of wall
+time, since checkpoints and flushes go by the wall. Growth since then above 5 % is a failure, and so is a process that
+was started again, or a day that the chain did not work off.
+
+The bus keeps an hour of events by the wall; a day in twenty minutes would never see the end of that hour. So the bench
+forgets what is older than a simulated hour, as the worker does in real time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import re
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import structlog
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from bus.errors import BusError
+from bus.messages import Entry, partition_of, unpack_inbound
+from bus.streams import START, Bus, Position, milliseconds, order
+from bus.tasks import end
+from ingest.codecs import decode_frame, encode_frame
+from ingest.connection import Connection, publish_packet
+from ingest.device_model import DeviceMeta, topic_of
+from ingest.frame import Frame
+from ingest.replay import FRAME_SECONDS, Source, play
+from ingest.subscriber import SubscriberOptions
+from rhythmwatch.addresses import BrokerAddress
+from rhythmwatch.demo_people import admit_played
+from rhythmwatch.load import load_sources
+from rhythmwatch.measuring import bus_pid, listen
+from rhythmwatch.station import Running, Station, running_station, until_ready
+
+HOUR_S: Final = 3600
+LOOK_S: Final = 600
+"""Signal between two looks at the memory."""
+ALLOWED: Final = 5.0
+"""Percent."""
+AHEAD_S: Final = 180
+"""Signal of each patient that may be under way between publisher and stored outputs."""
+HELD_S: Final = 150.0
+"""The recorder moves its position each minute."""
+FASTEST: Final = 150.0
+"""Times real time: a device may send 200 messages a second."""
+POLL_S: Final = 0.2
+TRIM_S: Final = 5.0
+DRAIN_S: Final = 120.0
+ROLLUP: Final = re.compile(r"^(Rss|Pss|Private_Clean|Private_Dirty):\s+(\d+) kB", re.MULTILINE)
+
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Memory of one process at one look, MB."""
+
+    pid: int
+    rss: float
+    pss: float
+    uss: float
+
+
+@dataclass(slots=True)
+class Look:
+    """All processes at one time."""
+
+    hours: float
+    wall_s: float
+    processes: dict[str, Memory]
+
+
+class Shortened:
+    """A source that ends after some frames."""
+
+    def __init__(self, source: Source, frames: int) -> None:
+        self._source, self._frames = source, frames
+        self.device, self.rate, self.leads, self.gain = source.device, source.rate, source.leads, source.gain
+
+    def frames(self, epoch: int, start_ms: int) -> Iterator[Frame]:
+        """Give the first frames."""
+        for _, frame in zip(range(self._frames), self._source.frames(epoch, start_ms), strict=False):
+            yield frame
+
+
+class HeldBack:
+    """Publisher that goes no further than the chain allows.
+
+    Attributes
+    ----------
+    first : str
+        Device that begins each round.
+    rounds : int
+        Rounds begun.
+    done_s : float
+        Seconds of the first device's signal whose outputs are stored.
+    """
+
+    def __init__(self, connection: Connection, sources: Sequence[Source], speed: float) -> None:
+        self.rounds = 0
+        self.done_s = 0.0
+        self.first = sources[0].device
+        self._connection, self._count = connection, len(sources)
+        self._speed = speed
+        self._sent = 0
+        self._until_s = 0.0
+        self._allowed = asyncio.Event()
+        self._began = asyncio.get_running_loop().time()
+
+    def offer(self, frame: Frame) -> bool:
+        """Not for this player, which never drops a frame."""
+        raise NotImplementedError
+
+    async def publish(self, frame: Frame) -> None:
+        """Send a frame, at QoS 1 as devices do; waits at the begin of each round of all patients."""
+        if frame.device == self.first:
+            await self._turn()
+        self._sent += 1
+        mid = self._sent % 65_535 + 1
+        self._connection.write(publish_packet(topic_of(frame.device, "ecg"), encode_frame(frame), mid=mid))
+
+    def allow(self, until_s: float) -> None:
+        """Let the player go on up to a second of the signal."""
+        self._until_s = until_s
+        self._allowed.set()
+
+    async def _turn(self) -> None:
+        while self.rounds * FRAME_SECONDS >= self._until_s:
+            self._allowed.clear()
+            await self._allowed.wait()
+        due = self._began + self.rounds * FRAME_SECONDS / self._speed
+        await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+        self.rounds += 1
+
+
+@dataclass
+class Watch:
+    """Follows how far the chain is, and forgets events that are older than a simulated hour."""
+
+    bus: Bus
+    publisher: HeldBack
+    _cursor: Position = START
+    _under_way: deque[tuple[Position, float]] = field(default_factory=deque)
+    _trimmed: float = 0.0
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        began = time.monotonic()
+        while True:
+            try:
+                if await self._behind_s() <= HELD_S:
+                    self.publisher.allow(self.publisher.done_s + AHEAD_S)
+                if time.monotonic() - self._trimmed > TRIM_S:
+                    self._trimmed = time.monotonic()
+                    speed = self.publisher.done_s / (time.monotonic() - began)
+                    await self._trim(HOUR_S / max(1.0, speed))
+            except BusError as error:
+                console.print(f"the bus can't be asked: {error}", style="yellow")
+            await asyncio.sleep(POLL_S)
+
+    async def _behind_s(self) -> float:
+        """Follow the first patient to where its outputs are stored; gives how far the slowest reader is behind."""
+        partition = partition_of(self.publisher.first, self.bus.partitions)
+        for _, records in await self.bus.read({partition: self._cursor}, count=5_000):
+            for record in records:
+                entry = unpack_inbound(record.data)
+                if entry.kind is Entry.FRAME and entry.patient == self.publisher.first:
+                    frame = decode_frame(entry.payload)
+                    self._under_way.append((record.position, (frame.sample + len(frame.samples)) / frame.rate))
+            self._cursor = records[-1].position
+        (stats,) = await self.bus.stats([partition])
+        while self._under_way and order(self._under_way[0][0]) <= order(stats.position):
+            self.publisher.done_s = self._under_way.popleft()[1]
+        held = await self.bus.held(partition)
+        newest = milliseconds(stats.last)
+        return (
+            max((newest - milliseconds(position) for position in held.values() if position != START), default=0) / 1e3
+        )
+
+    async def _trim(self, older_s: float) -> None:
+        for item in await self.bus.stats(range(self.bus.partitions)):
+            upto = f"{max(0, milliseconds(item.last) - round(older_s * 1000))}-0"
+            held = (await self.bus.held(item.partition)).get("events", upto)
+            await self.bus.trim(item.partition, min(upto, held, key=order), "events")
+
+
+def memory_of(pid: int) -> Memory:
+    """Memory of a process (Linux); `OSError` when it has ended."""
+    found = {name: int(kb) / 1000 for name, kb in ROLLUP.findall(Path(f"/proc/{pid}/smaps_rollup").read_text("ascii"))}
+    return Memory(pid, found["Rss"], found["Pss"], found["Private_Clean"] + found["Private_Dirty"])
+
+
+def broker_pid() -> int | None:
+    """Process id of the embedded mosquitto, our child; None where the broker is another."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
+            except OSError:
+                continue
+            if name == "mosquitto" and int(rest.split()[1]) == os.getpid():
+                return int(entry.name)
+    return None
+
+
+async def look(running: Running, hours: float, began: float) -> Look:
+    """Take the memory of all processes."""
+    pids = {part.name: running.supervisor.pid(part.name) for part in running.supervisor.parts}
+    pids |= {"bus": await bus_pid(running.bus), "broker": broker_pid()}
+    found = {}
+    for name, pid in pids.items():
+        if pid is not None:
+            try:
+                found[name] = memory_of(pid)
+            except OSError:
+                console.print(f"{name} could not be looked at", style="yellow")
+    return Look(hours, time.monotonic() - began, found)
+
+
+async def day(folder: Path, data: Path | None, patients: int, hours: float, speed: float) -> tuple[list[Look], float]:
+    """Play a day through a station; gives the looks and the seconds that it took.
+
+    Raises
+    ------
+    RuntimeError
+        If the station does not become ready, or does not work off what it was given.
+    """
+    seconds = round(hours * HOUR_S)
+    sources = [Shortened(source, seconds) for source in load_sources(data, 0, patients)]
+    admit_played(f"sqlite:///{folder / 'history.db'}", [source.device for source in sources])
+    station = Station(state=folder, host="127.0.0.1", port=0)
+    async with running_station(station, asyncio.Event()) as running, Bus(running.bus) as bus:
+        # A machine that has other work may take more than one turn.
+        if not (await running.ready or await until_ready(running.url) or await until_ready(running.url)):
+            raise RuntimeError("the service did not become ready; the log above says why")
+        wall = asyncio.create_task(listen(running, []), name="wall")
+        address = BrokerAddress.parse(running.devices)
+        options = SubscriberOptions(address.host, address.port, address.username, address.password, "day")
+        try:
+            async with Connection(options, mqtt5=False, receive_maximum=1, take=lambda _: None) as connection:
+                return await _play(running, bus, connection, sources, seconds, speed)
+        finally:
+            await end([wall])
+
+
+async def _play(
+    running: Running, bus: Bus, connection: Connection, sources: Sequence[Source], seconds: int, speed: float
+) -> tuple[list[Look], float]:
+    now = time.time_ns() // 1_000_000
+    for number, source in enumerate(sources, 1):
+        meta = msgspec.json.encode(DeviceMeta(source.device, now, source.rate, source.leads, source.gain))
+        connection.write(publish_packet(topic_of(source.device, "meta"), meta, mid=number, retain=True))
+    publisher = HeldBack(connection, sources, speed)
+    watcher = asyncio.create_task(Watch(bus, publisher).run(), name="watch")
+    player = asyncio.create_task(play(sources, publisher, epoch=now, start_ms=now, speed=0), name="player")
+    looks: list[Look] = []
+    began = time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=console) as progress:
+            bar = progress.add_task("simulated", total=seconds)
+            quiet_since, known = time.monotonic(), 0.0
+            while publisher.done_s < seconds:
+                if player.done():
+                    player.result()
+                if publisher.done_s > known:
+                    quiet_since, known = time.monotonic(), publisher.done_s
+                if time.monotonic() - quiet_since > DRAIN_S:
+                    raise RuntimeError(f"the chain stands still at {known / HOUR_S:.2f} simulated hours")
+                done = publisher.done_s
+                rate = done / (time.monotonic() - began)
+                progress.update(bar, completed=done, description=f"{done / HOUR_S:.1f} h simulated, {rate:.0f} x")
+                if done >= (len(looks) + 1) * LOOK_S:
+                    looks.append(await look(running, done / HOUR_S, began))
+                await asyncio.sleep(POLL_S)
+        looks.append(await look(running, seconds / HOUR_S, began))
+        return looks, time.monotonic() - began
+    finally:
+        await end([player, watcher])
+
+
+def judge(looks: Sequence[Look], settle_s: float) -> tuple[Look, dict[str, dict[str, Any]]]:
+    """Give the look that counts as the base, and each process's figures.
+
+    Raises
+    ------
+    ValueError
+        If the run ended before there was a base.
+    """
+    later = [one for one in looks[:-1] if one.hours >= 1 and one.wall_s >= settle_s]
+    if not later:
+        raise ValueError(f"too short: no look after an hour and {settle_s:.0f} s of wall time but the last")
+    base, last = later[0], looks[-1]
+    figures = {}
+    for name in base.processes.keys() | last.processes.keys():
+        before, after = base.processes.get(name), last.processes.get(name)
+        same = before is not None and after is not None and before.pid == after.pid
+        growth = round(100 * (after.rss / before.rss - 1), 1) if before and after else None
+        figures[name] = {
+            "rss_mb": [round(before.rss, 1) if before else None, round(after.rss, 1) if after else None],
+            "pss_mb": round(after.pss, 1) if after else None,
+            "uss_mb": round(after.uss, 1) if after else None,
+            "most_rss_mb": round(max(one.processes[name].rss for one in looks if name in one.processes), 1),
+            "growth_percent": growth,
+            "good": same and growth is not None and growth <= ALLOWED,
+        }
+    return base, dict(sorted(figures.items()))
+
+
+def main() -> None:
+    """Run the day, print the table or JSON; status 1 where memory grew."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--patients", type=int, default=40)
+    parser.add_argument("--hours", type=float, default=24.0)
+    parser.add_argument("--speed", type=float, default=FASTEST, help=f"times real time at most, up to {FASTEST:.0f}")
+    parser.add_argument("--settle", type=float, default=120.0, help="seconds of wall time before the base")
+    parser.add_argument("--data", type=Path, default=None)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    os.environ.setdefault("RHYTHMWATCH_LOG_LEVEL", "warning")
+    with tempfile.TemporaryDirectory(prefix="rw-day-", ignore_cleanup_errors=True) as folder:
+        work = day(Path(folder), given.data, given.patients, given.hours, min(given.speed, FASTEST))
+        looks, took = uvloop.run(work)
+        stored = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / 1e6
+    base, figures = judge(looks, given.settle)
+    head = {
+        "patients": given.patients, "hours": given.hours, "took_s": round(took),
+        "speed": round(given.hours * HOUR_S / took, 1), "base_at_h": round(base.hours, 2), "state_mb": round(stored),
+    }  # fmt: skip
+    good = all(item["good"] for item in figures.values())
+    if given.json:
+        course = [
+            [round(one.hours, 2), {name: round(item.rss, 1) for name, item in one.processes.items()}] for one in looks
+        ]
+        print(json.dumps({**head, "good": good, "processes": figures, "rss_mb_at_h": course}))
+    else:
+        table = Table(*("process", "RSS at the base, MB", "at the end", "most", "growth, %", "PSS", "USS", ""))
+        for name, item in figures.items():
+            row = (*item["rss_mb"], item["most_rss_mb"], item["growth_percent"], item["pss_mb"], item["uss_mb"])
+            table.add_row(name, *map(str, row), "" if item["good"] else "grew or was started again")
+        printed = Console()
+        printed.print(", ".join(f"{name} {value}" for name, value in head.items()), highlight=False)
+        printed.print(table)
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()
