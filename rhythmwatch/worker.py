@@ -23,8 +23,11 @@ log = structlog.get_logger()
 
 READ_COUNT: Final = 200
 BLOCK_MS: Final = 500
-GATHER_S: Final = 0.02
-"""Pause after a first entry, so that a read serves many patients at once."""
+PACE_S: Final = (0.02, 0.08)
+"""Least and most from one read to the next, so that a read serves many patients at once; an entry that comes after a
+pause is worked off at once."""
+PACE_SHARE: Final = 4.0
+"""The pace as a multiple of the time that a batch took: the more there is to do, the larger are the batches."""
 CHECKPOINT_S: Final = 10.0
 EVENTS_KEPT_MS: Final = 3_600_000
 HELD_MS: Final = 4 * 3_600_000
@@ -142,23 +145,23 @@ class Worker:
         RewoundError
             If the bus has forgotten outputs: a new worker must take over from where it stands.
         """
+        loop = asyncio.get_running_loop()
         while not stop.is_set() and self._cursors:
             try:
                 batches = await self.bus.read(self._cursors, count=READ_COUNT, block_ms=BLOCK_MS)
-                if batches and sum(len(records) for _, records in batches) < READ_COUNT:
-                    await asyncio.sleep(GATHER_S)
-                    known = dict(batches)
-                    ahead = {p: known[p][-1].position if p in known else at for p, at in self._cursors.items()}
-                    for partition, records in await self.bus.read(ahead, count=READ_COUNT):
-                        known[partition] = [*known.get(partition, ()), *records]
-                    batches = list(known.items())
             except BusError as error:
                 log.warning("bus can't be read, trying again", why=str(error))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), RETRY_S)
                 continue
-            if batches:
-                await self._store(dict(batches), stop)
+            if not batches:
+                continue
+            began = loop.time()
+            await self._store(dict(batches), stop)
+            if sum(len(records) for _, records in batches) < READ_COUNT:
+                now = loop.time()
+                least, most = PACE_S
+                await asyncio.sleep(began + min(most, max(least, PACE_SHARE * (now - began))) - now)
 
     async def _store(self, batches: dict[int, list[Record]], stop: asyncio.Event) -> None:
         output = self._fold(batches)
