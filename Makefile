@@ -4,10 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 KERNELS := $(VENV)/.kernels
+SUPPLY := $(VENV)/supply
+SBOM ?= dist/sbom.cdx.json
 SHARED := $(abspath $(CURDIR)/../shared/data)
 export RHYTHMWATCH_DATA ?= $(if $(wildcard $(SHARED)/mitdb),$(SHARED),$(wildcard $(CURDIR)/data))
 
-.PHONY: demo install test chaos lint evaluate bench clean
+.PHONY: demo install test chaos lint sbom audit evaluate bench clean
 
 demo: install $(KERNELS)
 	$(BIN)/rhythmwatch demo $(ARGS)
@@ -39,6 +41,22 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Tools that look at the environment have one of their own, so that they are not in what they list.
+$(SUPPLY)/.installed: $(STAMP) scripts/supply.lock
+	$(PYTHON) -m venv $(SUPPLY)
+	$(SUPPLY)/bin/python -m pip install --quiet --require-hashes --requirement scripts/supply.lock
+	touch $@
+
+# CycloneDX, with licences and what needs what. The tool's own check of its output takes half a minute.
+sbom: install $(SUPPLY)/.installed
+	mkdir -p $(dir $(SBOM))
+	$(SUPPLY)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --no-validate \
+		--output-format JSON --output-file $(SBOM) $(BIN)/python
+
+# AUDIT=--osv-url=... asks a service of your own.
+audit: $(SUPPLY)/.installed
+	$(SUPPLY)/bin/python scripts/audit.py requirements.lock $(AUDIT)
 
 evaluate: install $(KERNELS)
 	$(BIN)/rhythmwatch evaluate $(ARGS)
