@@ -23,6 +23,8 @@ SETTLE_S: Final = 15.0
 """After patients were added: their first frames, the start of their rules and the growth of the worker's rows."""
 CONNECT_S: Final = 180.0
 LIMIT_MS: Final = 500.0
+RESOLUTION: Final = 0.05
+"""Share of the patients carried to which their largest number is found."""
 COUNTED: Final = ("ingest", "worker", "web", "bus")
 """Processes that a patient needs live; the history is told apart."""
 FEWEST_ALARMS: Final = 20
@@ -115,7 +117,10 @@ def search(
     limit_ms: float = LIMIT_MS,
     tell: Callable[[Level], None] = lambda _: None,
 ) -> tuple[Level, ...]:
-    """Add patients step by step until the alarms are late or `most` is reached.
+    """Add patients step by step until the alarms are late or `most` is reached, then look between.
+
+    Between the last number that was carried and the first that was not the interval is halved, each time with a
+    station of its own (patients who left would still cost, and so would what had piled up), until it is narrow.
 
     Parameters
     ----------
@@ -137,15 +142,29 @@ def search(
     Returns
     -------
     tuple of Level
-        All levels; the last one may not have been carried.
+        All levels, as they were measured; not each was carried.
     """
-    with tempfile.TemporaryDirectory(prefix="rw-capacity-") as folder:
-        station = Station(state=Path(folder), host="127.0.0.1", port=0, workers=workers)
-        levels = range(start, most + 1, step)
-        return asyncio.run(_search(station, data, levels, seconds, leads, limit_ms, tell))
+    found: list[Level] = []
+    tries: Sequence[int] = range(start, most + 1, step)
+    while tries:
+        with tempfile.TemporaryDirectory(prefix="rw-capacity-") as folder:
+            station = Station(state=Path(folder), host="127.0.0.1", port=0, workers=workers)
+            found += asyncio.run(_climb(station, data, tries, seconds, leads, limit_ms, tell))
+        middle = between(found, limit_ms)
+        tries = () if middle is None else (middle,)
+    return tuple(found)
 
 
-async def _search(
+def between(levels: Sequence[Level], limit_ms: float) -> int | None:
+    """Give the number of patients half-way between what was carried and what was not; None where that is close."""
+    carried = max((level.patients for level in levels if level.carried(limit_ms)), default=0)
+    refused = min((level.patients for level in levels if not level.carried(limit_ms)), default=0)
+    if not carried or refused - carried <= max(1.0, RESOLUTION * carried):
+        return None
+    return (carried + refused) // 2
+
+
+async def _climb(
     station: Station,
     data: Path | None,
     levels: Sequence[int],
@@ -153,7 +172,7 @@ async def _search(
     leads: int,
     limit_ms: float,
     tell: Callable[[Level], None],
-) -> tuple[Level, ...]:
+) -> list[Level]:
     found: list[Level] = []
     async with running_station(station, asyncio.Event()) as running:
         if not await until_ready(running.url):
@@ -172,7 +191,7 @@ async def _search(
             for load in stand.loads:
                 load.kill()
             listener.cancel()
-    return tuple(found)
+    return found
 
 
 async def _level(stand: _Stand, patients: int, seconds: float) -> Level:
@@ -212,7 +231,7 @@ def report(levels: Sequence[Level], data: Path | None, limit_ms: float = LIMIT_M
     carried = [level for level in levels if level.carried(limit_ms)]
     if not carried:
         raise ValueError(f"not even {levels[0].patients} patients were carried; begin with fewer (--first)")
-    best = carried[-1]
+    best = max(carried, key=lambda level: level.patients)
     costs = measure_peers(data, PEER_PATIENTS, PEER_SECONDS)
     ours = costs.pop(OURS)
     first, last = levels[0], best

@@ -1,4 +1,11 @@
-"""What a second worker gains: the same backlog on a real bus, worked off by one process and by two."""
+"""What a second worker gains: the same backlog on a real bus, worked off by one process and by two.
+
+A backlog that waits on the bus is worked off as fast as the workers can, so that what is measured is their throughput
+and not the pace of devices. Writing it costs core time too: it is written while the workers stand still, and that time
+is told apart. What is left beside the workers is the bus server alone (a tenth of a worker), so that two cores are
+enough to see what a second worker gains. The workers have seen their patients before: neither start-up nor the first,
+small batches are timed.
+"""
 
 from __future__ import annotations
 
