@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Final, TypeAlias
+
+import msgspec
 
 
 class Priority(IntEnum):
@@ -54,8 +55,7 @@ RATE: Final = 250
 """Indices a second of all evidence and conditions (the analysis rate)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(msgspec.Struct, frozen=True, gc=False):
     """One classified beat, in order of `r`."""
 
     r: int
@@ -67,8 +67,7 @@ class Beat:
     """Number of the wave's shape among this patient's shapes, from 1; 0 when not told."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peak:
+class Peak(msgspec.Struct, frozen=True, gc=False):
     """An R peak, known before its beat has a class: ASYSTOLE and PAUSE wait for these alone."""
 
     r: int
@@ -77,8 +76,7 @@ class Peak:
     """Seen on a lead that is not analysed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rhythm:
+class Rhythm(msgspec.Struct, frozen=True, gc=False):
     """The rhythm verdict of one second (smoothed by `inference`)."""
 
     end: int
@@ -90,8 +88,7 @@ class Rhythm:
     """Share of the last 4 s in which the signal (0.7 to 30 Hz) is beyond 0.1 mV."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quality:
+class Quality(msgspec.Struct, frozen=True, gc=False):
     """Flags of the analysed lead over the block that ends at `end` (only sent when they change)."""
 
     end: int
@@ -103,24 +100,21 @@ class Quality:
     noisy: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Horizon:
+class Horizon(msgspec.Struct, frozen=True, gc=False):
     """Every beat before `index` is known; `decided` samples have been seen. Deadlines up to `index` fall due."""
 
     index: int
     decided: int
 
 
-@dataclass(frozen=True, slots=True)
-class Silence:
+class Silence(msgspec.Struct, frozen=True, gc=False):
     """No frame for `seconds` by the stream clock (from ticks); 0 when frames are back."""
 
     at: int
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(msgspec.Struct, frozen=True, gc=False):
     """What the device said of itself: ``button`` (pressed) or ``battery`` (value in percent)."""
 
     at: int
@@ -132,8 +126,7 @@ class Note:
 Evidence: TypeAlias = Beat | Peak | Rhythm | Quality | Horizon | Silence | Note
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(msgspec.Struct, frozen=True, gc=False):
     """An alarm condition begins, changes in value or ends.
 
     Attributes

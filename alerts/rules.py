@@ -9,7 +9,8 @@ it standing: no evidence is no end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Final, assert_never
 
 from alerts.limits import KINDS, Limits
@@ -22,7 +23,18 @@ from alerts.rules_technical import on_jump, on_note, on_quality, on_silence, see
 
 __all__ = ["RuleState", "fold", "in_order", "jump", "known_at", "new_state", "pvc_per_minute", "step", "switch_off"]
 
-_RANK: Final = {Quality: 0, Note: 1, Silence: 2, Peak: 3, Beat: 4, Rhythm: 5, Horizon: 6}
+_RANK: Final[dict[type[Evidence], int]] = {
+    Quality: 0, Note: 1, Silence: 2, Peak: 3, Beat: 4, Rhythm: 5, Horizon: 6,
+}  # fmt: skip
+_KNOWN: Final[dict[type[Evidence], Callable[[Evidence], int]]] = {
+    Beat: attrgetter("decided"),
+    Peak: attrgetter("decided"),
+    Horizon: attrgetter("decided"),
+    Rhythm: attrgetter("end"),
+    Quality: attrgetter("end"),
+    Silence: attrgetter("at"),
+    Note: attrgetter("at"),
+}
 _KIND_OF: Final = {str(kind): kind for kind in KINDS}
 
 
@@ -47,16 +59,17 @@ def new_state(delay: int, limits: Limits, start: int = 0, peak_delay: int = -1) 
 
 def known_at(evidence: Evidence) -> int:
     """Index of the last sample that was needed to know `evidence`."""
-    if isinstance(evidence, Beat | Peak | Horizon):
-        return evidence.decided
-    if isinstance(evidence, Rhythm | Quality):
-        return evidence.end
-    return evidence.at
+    return _KNOWN[type(evidence)](evidence)
 
 
 def in_order(evidence: Iterable[Evidence]) -> list[Evidence]:
     """Sort what one call found into the order that `step` wants: by when it was known, beats by R."""
-    return sorted(evidence, key=lambda item: (known_at(item), _RANK[type(item)]))
+    return sorted(evidence, key=_place)
+
+
+def _place(item: Evidence) -> int:
+    kind = type(item)
+    return 8 * _KNOWN[kind](item) + _RANK[kind]
 
 
 def fold(state: RuleState, evidence: Iterable[Evidence], limits: Limits) -> list[Condition]:
@@ -115,7 +128,7 @@ def jump(state: RuleState, since: int, start: int, limits: Limits) -> list[Condi
 def _take(state: RuleState, item: Evidence, limits: Limits, out: list[Condition]) -> None:
     if isinstance(item, Beat):
         # Beats come in order of R, so the deadlines up to this one are decided.
-        _until(state, item.decided, limits, out, beats=item.r, peaks=item.r)
+        _until(state, item.decided, limits, out, item.r, item.r)
         on_peak(state, item.r, item.decided, limits, out)
         on_beat(state, item, limits, out)
     elif isinstance(item, Peak):
@@ -123,13 +136,13 @@ def _take(state: RuleState, item: Evidence, limits: Limits, out: list[Condition]
             _until(state, item.decided, limits, out)
             on_beside(state, item.r)
         else:
-            _until(state, item.decided, limits, out, peaks=item.r)
+            _until(state, item.decided, limits, out, -1, item.r)
             on_peak(state, item.r, item.decided, limits, out)
     elif isinstance(item, Rhythm):
         _until(state, item.end, limits, out)
         on_rhythm(state, item, limits, out)
     elif isinstance(item, Horizon):
-        _until(state, item.decided, limits, out, beats=item.index)
+        _until(state, item.decided, limits, out, item.index)
     elif isinstance(item, Quality):
         _until(state, item.end, limits, out)
         on_quality(state, item, limits, out)
@@ -144,21 +157,24 @@ def _take(state: RuleState, item: Evidence, limits: Limits, out: list[Condition]
 
 
 def _until(
-    state: RuleState, known: int, limits: Limits, out: list[Condition], *, beats: int = -1, peaks: int = -1
+    state: RuleState, known: int, limits: Limits, out: list[Condition], beats: int = -1, peaks: int = -1
 ) -> None:
     """Let fall due, in order, what is settled once `known` samples are seen.
 
     Beats are known up to `known` less their delay and up to `beats`, R peaks likewise up to `peaks`.
     """
-    beats = max(beats, known - state.delay)
-    peaks = max(peaks, known - state.peak_delay)
+    delay, peak_delay = state.delay, state.peak_delay
+    if beats < known - delay:
+        beats = known - delay
+    if peaks < known - peak_delay:
+        peaks = known - peak_delay
     while beats >= state.next_due or peaks >= state.next_peak or known >= state.next_seen:
         beat_due, beat_key = _first(state.due)
         peak_due, peak_key = _first(state.due_peak)
         seen, seen_key = _first(state.due_seen)
         state.next_due, state.next_peak, state.next_seen = beat_due, peak_due, seen
-        beat_at = beat_due + state.delay if beat_due <= beats else NEVER
-        peak_at = peak_due + state.peak_delay if peak_due <= peaks else NEVER
+        beat_at = beat_due + delay if beat_due <= beats else NEVER
+        peak_at = peak_due + peak_delay if peak_due <= peaks else NEVER
         seen_at = seen if seen <= known else NEVER
         first = min(beat_at, peak_at, seen_at)
         if first == NEVER:
@@ -176,7 +192,7 @@ def _until(
 
 
 def _first(due: dict[str, int]) -> tuple[int, str]:
-    return min(((at, key) for key, at in due.items()), default=(NEVER, ""))
+    return min((at, key) for key, at in due.items()) if due else (NEVER, "")
 
 
 def _beat_due(state: RuleState, key: str, at: int, limits: Limits, out: list[Condition]) -> None:

@@ -25,11 +25,10 @@ T_PEAK_S: Final = 0.28
 def on_beat(state: RuleState, beat: Beat, limits: Limits, out: list[Condition]) -> None:
     """Take in one beat."""
     r, at = beat.r, beat.decided
-    dark = state.dark_last <= r < state.dark_to or (state.blind_from >= 0 and r >= state.blind_from)
-    if dark or r <= state.last_r:
+    last = state.last_r
+    if r <= last or state.dark_last <= r < state.dark_to or 0 <= state.blind_from <= r:
         state.ignored += 1
         return
-    last = state.last_r
     state.last_r = r
     rr = r - last if last >= 0 else 0
     gap = state.dark_from < r and state.dark_to > last
@@ -38,12 +37,12 @@ def on_beat(state: RuleState, beat: Beat, limits: Limits, out: list[Condition]) 
     if gap:
         rr = 0
     _rate(state, r, rr, at, limits, out)
-    state.recent_r.append(r)
-    if len(state.recent_r) > 8:
-        del state.recent_r[0]
-    state.recent_codes = (state.recent_codes + beat.code)[-8:]
-    state.recent_shapes = [*state.recent_shapes, beat.shape][-8:]
     code = beat.code
+    state.recent_r.append(r)
+    state.recent_shapes.append(beat.shape)
+    state.recent_codes = (state.recent_codes + code)[-8:]
+    if len(state.recent_r) > 8:
+        del state.recent_r[0], state.recent_shapes[0]
     if gap or rr > RUN_OPEN:
         _close_run(state, at, limits, out)
         state.s_run = 0
@@ -78,15 +77,10 @@ def _rate(state: RuleState, r: int, rr: int, at: int, limits: Limits, out: list[
     state.hr = hr = 4 * MINUTE / (intervals[0] + intervals[1] + intervals[2] + intervals[3])
     state.hr_at = r
     onset = starts[0]
-    standing = state.standing
     if hr > limits.extreme_tachy:
         _rate_on(state, Kind.EXTREME_TACHY, onset, at, limits.extreme_tachy, limits, out)
-    if Kind.EXTREME_TACHY in standing:
-        _rate_off(state, Kind.EXTREME_TACHY, r, hr < limits.extreme_tachy - limits.extreme_tachy_back)
-    if hr < limits.extreme_brady:
+    elif hr < limits.extreme_brady:
         _rate_on(state, Kind.EXTREME_BRADY, onset, at, limits.extreme_brady, limits, out)
-    if Kind.EXTREME_BRADY in standing:
-        _rate_off(state, Kind.EXTREME_BRADY, r, hr > limits.extreme_brady + limits.extreme_brady_back)
     wait = round(limits.rate_s * RATE)
     if hr > limits.tachy:
         if state.fast_from < 0:
@@ -97,8 +91,6 @@ def _rate(state: RuleState, r: int, rr: int, at: int, limits: Limits, out: list[
     elif state.fast_from >= 0:
         state.fast_from = -1
         state.due.pop("tachy", None)
-    if Kind.TACHY in standing:
-        _rate_off(state, Kind.TACHY, r, hr < limits.tachy - limits.tachy_back)
     if hr < limits.brady:
         if state.slow_from < 0:
             state.slow_from, state.slow_onset = r, onset
@@ -108,8 +100,21 @@ def _rate(state: RuleState, r: int, rr: int, at: int, limits: Limits, out: list[
     elif state.slow_from >= 0:
         state.slow_from = -1
         state.due.pop("brady", None)
-    if Kind.BRADY in standing:
-        _rate_off(state, Kind.BRADY, r, hr > limits.brady + limits.brady_back)
+    if state.standing:
+        _rates_off(state, r, limits)
+
+
+def _rates_off(state: RuleState, r: int, limits: Limits) -> None:
+    hr = state.hr
+    well = (
+        (Kind.EXTREME_TACHY, hr < limits.extreme_tachy - limits.extreme_tachy_back),
+        (Kind.EXTREME_BRADY, hr > limits.extreme_brady + limits.extreme_brady_back),
+        (Kind.TACHY, hr < limits.tachy - limits.tachy_back),
+        (Kind.BRADY, hr > limits.brady + limits.brady_back),
+    )
+    for kind, off in well:
+        if kind in state.standing:
+            _rate_off(state, kind, r, off)
 
 
 def _rate_off(state: RuleState, kind: Kind, r: int, well: bool) -> None:

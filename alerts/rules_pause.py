@@ -37,7 +37,7 @@ def arm(state: RuleState, limits: Limits) -> None:
     pause = round(limits.pause_s * RATE)
     usable = round(limits.asystole_s * RATE)
     asystole = beat + usable if beat >= 0 else state.start + SETTLE + usable
-    start = max(beat, state.start)
+    start = beat if beat > state.start else state.start
     if state.blind_from >= 0:
         if asystole > state.blind_from:
             state.asystole_left = asystole - max(state.blind_from, start)
@@ -61,15 +61,15 @@ def arm(state: RuleState, limits: Limits) -> None:
 
 def on_peak(state: RuleState, r: int, at: int, limits: Limits, out: list[Condition]) -> None:
     """Take in an R peak of the analysed lead."""
-    dark = state.dark_last <= r < state.dark_to or (state.blind_from >= 0 and r >= state.blind_from)
-    if dark or r <= state.peak_r:
-        return
     last = state.peak_r
+    if r <= last or state.dark_last <= r < state.dark_to or 0 <= state.blind_from <= r:
+        return
     state.peak_r = r
-    rr = r - last if last >= 0 else 0
-    gap = state.dark_from < r and state.dark_to > last
     arm(state, limits)
-    _pause_over(state, rr, gap, at, limits, out)
+    if state.standing:
+        rr = r - last if last >= 0 else 0
+        gap = state.dark_from < r and state.dark_to > last
+        _pause_over(state, rr, gap, at, limits, out)
 
 
 def on_beside(state: RuleState, r: int) -> None:

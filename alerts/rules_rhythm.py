@@ -74,7 +74,7 @@ def on_rhythm(state: RuleState, verdict: Rhythm, limits: Limits, out: list[Condi
         _calm(state, at, code, row, limits, out)
     if code == "AFIB":
         _afib(state, at, limits, out)
-    elif Kind.AFIB in state.standing and at - state.afib_last >= limits.afib_s * RATE:
+    elif state.standing and Kind.AFIB in state.standing and at - state.afib_last >= limits.afib_s * RATE:
         end(state, out, Kind.AFIB, at, f"no atrial fibrillation for {limits.afib_s:g} s")
 
 
@@ -125,7 +125,7 @@ def _calm(state: RuleState, at: int, code: str, row: bool, limits: Limits, out: 
     state.calm = state.calm + 1 if row else 1
     if state.calm < limits.verdict_s:
         return
-    if Kind.VFIB in state.standing:
+    if state.standing and Kind.VFIB in state.standing:
         end(state, out, Kind.VFIB, at, f"other rhythm for {state.calm} s")
     if state.verdict_vt:
         state.verdict_vt = False

@@ -36,14 +36,16 @@ ALIKE: Final = 0.8
 def learn_beat(state: RuleState, beat: Beat, rr: int) -> None:
     """Learn the shape and interval of a beat."""
     if 0 < rr <= 2 * RATE:
-        state.paced_n += 1
-        state.usual_rr += (rr - state.usual_rr) / min(state.paced_n, PACE)
+        state.paced_n = count = state.paced_n + 1
+        state.usual_rr += (rr - state.usual_rr) / (count if count < PACE else PACE)
     if not beat.shape:
         return
-    state.shaped = min(state.shaped + 1, MEMORY)
-    keep = 1 - 1 / state.shaped
-    state.shares = {shape: share * keep for shape, share in state.shares.items() if share > 1e-4}
-    state.shares[beat.shape] = state.shares.get(beat.shape, 0.0) + 1 / state.shaped
+    if state.shaped < MEMORY:
+        state.shaped += 1
+    part = 1 / state.shaped
+    keep = 1 - part
+    state.shares = shares = {shape: share * keep for shape, share in state.shares.items() if share > 1e-4}
+    shares[beat.shape] = shares.get(beat.shape, 0.0) + part
 
 
 def forget_shapes(state: RuleState) -> None:

@@ -87,6 +87,8 @@ def on_clock(book: AlarmBook, now_ms: int, *, policy: Policy = HOUSE) -> list[Al
     changes: list[AlarmChange] = []
     if book.pause_until_ms and now_ms >= book.pause_until_ms:
         _end_pause(book, changes)
+    if not book.alarms:
+        return changes
     for identity in list(book.alarms):
         alarm = book.alarms[identity]
         stands = book.active.get(alarm.kind) == alarm.id

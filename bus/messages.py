@@ -33,7 +33,7 @@ class Entry(IntEnum):
     """Payload: a frame in the binary codec that the device had stored; for the history alone."""
 
 
-class Inbound(msgspec.Struct, frozen=True, array_like=True):
+class Inbound(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One entry of a partition, in the order that the stream gave it."""
 
     kind: Entry
@@ -58,7 +58,7 @@ class DeviceNote(msgspec.Struct, frozen=True, tag="device"):
     value: float = 0.0
 
 
-class BeatEvent(msgspec.Struct, frozen=True, tag="beat"):
+class BeatEvent(msgspec.Struct, frozen=True, tag="beat", gc=False):
     """A classified beat. Identity: (device, epoch, sample)."""
 
     patient: str
@@ -77,7 +77,7 @@ class BeatEvent(msgspec.Struct, frozen=True, tag="beat"):
     """What in the spectral image made the verdict (19 bytes, `inference.explain.pack`); empty for normal beats."""
 
 
-class RhythmEvent(msgspec.Struct, frozen=True, tag="rhythm"):
+class RhythmEvent(msgspec.Struct, frozen=True, tag="rhythm", gc=False):
     """The rhythm changed. Identity: (device, epoch, sample)."""
 
     patient: str
@@ -89,7 +89,7 @@ class RhythmEvent(msgspec.Struct, frozen=True, tag="rhythm"):
     p: float
 
 
-class AlarmEvent(msgspec.Struct, frozen=True, tag="alarm"):
+class AlarmEvent(msgspec.Struct, frozen=True, tag="alarm", gc=False):
     """An alarm came into being or changed.
 
     Identity `id`: ``patient/kind/epoch/onset_sample``; of the events with one id the last (highest `revision`) counts.
@@ -128,7 +128,7 @@ class AlarmEvent(msgspec.Struct, frozen=True, tag="alarm"):
     """Found in data that came after its time: listed, never announced."""
 
 
-class StatusEvent(msgspec.Struct, frozen=True, tag="status"):
+class StatusEvent(msgspec.Struct, frozen=True, tag="status", gc=False):
     """Signal and device state of a patient changed."""
 
     patient: str
@@ -171,7 +171,7 @@ class SettingsEvent(msgspec.Struct, frozen=True, tag="settings"):
 Event: TypeAlias = BeatEvent | RhythmEvent | AlarmEvent | StatusEvent | SettingsEvent
 
 
-class View(msgspec.Struct, frozen=True, tag="view"):
+class View(msgspec.Struct, frozen=True, tag="view", gc=False):
     """A stretch of one patient for the wall and the patient page: lossy, never evidence."""
 
     patient: str

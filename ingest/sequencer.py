@@ -25,7 +25,7 @@ _GAPS: Final = 32
 _VERSION: Final = 1
 
 
-class NewEpoch(msgspec.Struct, frozen=True):
+class NewEpoch(msgspec.Struct, frozen=True, gc=False):
     """The device started anew: filters, detectors and indices begin again.
 
     Attributes
@@ -43,20 +43,20 @@ class NewEpoch(msgspec.Struct, frozen=True):
     gain: float
 
 
-class Run(msgspec.Struct, frozen=True):
+class Run(msgspec.Struct, frozen=True, gc=False):
     """The samples that follow; `frame.sample` is where the last run or gap ended."""
 
     frame: Frame
 
 
-class Gap(msgspec.Struct, frozen=True):
+class Gap(msgspec.Struct, frozen=True, gc=False):
     """`count` samples from index `sample` on did not come."""
 
     sample: int
     count: int
 
 
-class Late(msgspec.Struct, frozen=True):
+class Late(msgspec.Struct, frozen=True, gc=False):
     """Data for the history alone: it fills a reported gap, or belongs to an epoch that has ended."""
 
     frame: Frame

@@ -28,7 +28,7 @@ LATE_IDLE_MS: Final = 5_000
 """Without another late frame for this long their stretch is over, and its last beats are decided."""
 
 
-class Begin(msgspec.Struct, frozen=True):
+class Begin(msgspec.Struct, frozen=True, gc=False):
     """An epoch begins, or its signal goes on after a long gap.
 
     Attributes
@@ -42,7 +42,7 @@ class Begin(msgspec.Struct, frozen=True):
     origin_ms: float | None = None
 
 
-class Samples(msgspec.Struct, frozen=True):
+class Samples(msgspec.Struct, frozen=True, gc=False):
     """A stretch of samples, mV, that an entry of server time `ms` released."""
 
     mv: NDArray[np.float32]
@@ -50,7 +50,7 @@ class Samples(msgspec.Struct, frozen=True):
     origin_ms: float | None = None
 
 
-class Told(msgspec.Struct, frozen=True):
+class Told(msgspec.Struct, frozen=True, gc=False):
     """An entry that is looked at itself."""
 
     entry: Inbound
@@ -64,7 +64,7 @@ def missing(rate: float, leads: int) -> NDArray[np.float32]:
     return np.full((round((DELAY / FS + 1.0) * rate), leads), np.nan, np.float32)
 
 
-def enqueue(patient: Patient, steps: Sequence[Step], ms: int, queue: deque[Work]) -> list[Frame]:
+def enqueue(patient: Patient, steps: Sequence[Step], ms: int, queue: deque[Work]) -> Sequence[Frame]:
     """Turn sequencer steps into work, one stretch for what one entry released.
 
     Parameters
@@ -79,12 +79,16 @@ def enqueue(patient: Patient, steps: Sequence[Step], ms: int, queue: deque[Work]
 
     Returns
     -------
-    list of Frame
+    sequence of Frame
         Those that come too late for this patient.
     """
+    origin = patient.queued_origin_ms if patient.channel else None
+    if len(steps) == 1 and isinstance(steps[0], Run) and not patient.broken:
+        # Mostly an entry brings the frame that follows, and nothing else happened.
+        queue.append(Samples(steps[0].frame.millivolts(), ms, origin))
+        return ()
     parts: list[NDArray[np.float32]] = []
     late: list[Frame] = []
-    origin = patient.queued_origin_ms if patient.channel else None
 
     def close() -> None:
         if parts:

@@ -9,33 +9,16 @@ of samples a patient, and everything a round gives is known before the patient's
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
 from alerts import rules, state
-from alerts.book import AlarmChange
-from alerts.events import settings_event, to_event
-from alerts.model import TECHNICAL, Beat, Condition, Evidence, Horizon, Note, Peak, Quality, Rhythm, Silence
-from bus.messages import (
-    Action,
-    BeatEvent,
-    Entry,
-    Event,
-    Inbound,
-    RhythmEvent,
-    StatusEvent,
-    View,
-    partition_of,
-    unpack_action,
-    unpack_note,
-)
+from alerts.model import Note, Silence
+from bus.messages import Action, Entry, Inbound, partition_of, unpack_action, unpack_note
 from dsp.frontend import MAX_ANALYSED
-from dsp.layout import BLIND, BLOCK, FS, Flag
 from dsp.resample import first_sample, start_at
-from inference.beats import CLASSES
 from ingest.clock import StreamClock
 from ingest.codecs import decode_frame
 from ingest.frame import Frame, FrameError
@@ -44,42 +27,24 @@ from ingest.sequencer import Sequencer
 from rhythmwatch.acting import ALARM_ACTIONS, act
 from rhythmwatch.models import Models
 from rhythmwatch.ordering import Begin, Samples, Told, Work, end_late, enqueue, enqueue_late, missing
+from rhythmwatch.outcome import (
+    Output,
+    fold_stretch,
+    judge,
+    take_conditions,
+    tell_alarms,
+    tell_settings,
+    tell_status,
+)
 from rhythmwatch.patient import Patient, Vitals, new_patient
-from rhythmwatch.stages import DELAY, PEAK_DELAY, Chunk, RhythmVerdict, Stages, Stretch
-from rhythmwatch.views import view_of
+from rhythmwatch.stages import DELAY, PEAK_DELAY, Chunk, Stages
+
+__all__ = ["Output", "Pipeline"]
 
 SILENT_S: Final = 10.0
 """Without a frame for this long a patient's silence is evidence (rule NO_DATA)."""
 ACTION_AHEAD_MS: Final = 10_000
 """The most by which an action moves a patient's time on; ticks do so each second."""
-_MISSING: Final = int(Flag.MISSING)
-_NOISY: Final = int(Flag.NOISY)
-
-
-@dataclass(slots=True)
-class Output:
-    """What a call gave, in the order of each patient's entries.
-
-    Attributes
-    ----------
-    events : list of (patient, Event)
-        To be stored.
-    views : list of (patient, View)
-        To be shown, may be lost.
-    conditions : list of (patient, Condition)
-        What the rules said, for analysis; the alarms in `events` say what staff see.
-    refused : dict of str to int
-        Entries that could not be used, by reason.
-    """
-
-    events: list[tuple[str, Event]] = field(default_factory=list)
-    views: list[tuple[str, View]] = field(default_factory=list)
-    conditions: list[tuple[str, Condition]] = field(default_factory=list)
-    refused: dict[str, int] = field(default_factory=dict)
-
-    def refuse(self, reason: str) -> None:
-        """Count an entry that could not be used."""
-        self.refused[reason] = self.refused.get(reason, 0) + 1
 
 
 class Pipeline:
@@ -176,7 +141,7 @@ class Pipeline:
             patient.timeline.place(frame, entry.kind, entry.server_ms)
             stored = entry.kind is Entry.BACKFILL
             if not stored:
-                queue.append(Told(Inbound(Entry.FRAME, entry.server_ms, entry.patient, b"")))
+                queue.append(Told(entry))
             elif not _is_behind(frame, patient.sequencer):
                 # Ahead of the live signal or of another epoch: never put in its place.
                 self._late(patient, frame, entry.server_ms, queues)
@@ -220,7 +185,7 @@ class Pipeline:
                 continue
             for patient, stretches in zip(patients, self.stages.run(chunks), strict=True):
                 for stretch in stretches:
-                    self._fold(patient, stretch, out)
+                    fold_stretch(patient, stretch, out, views=self._views)
 
     def _until_samples(self, patient: Patient, queue: deque[Work], out: Output) -> Chunk | None:
         """Work off a patient's queue up to and with its next stretch of samples."""
@@ -237,16 +202,17 @@ class Pipeline:
         return None
 
     def _chunk(self, patient: Patient, work: Samples) -> Chunk | None:
+        mv = work.mv
         patient.now_ms = max(patient.now_ms, work.ms)
-        patient.next_sample += len(work.mv)
+        skip = patient.skip_to - patient.next_sample
+        patient.next_sample += len(mv)
         if work.origin_ms is None:
             patient.clock.observe(patient.next_sample, work.ms)
         else:
             patient.clock.origin_ms = work.origin_ms
-        skip = max(0, patient.skip_to - (patient.next_sample - len(work.mv)))
-        if skip >= len(work.mv):
-            return None
-        return Chunk(patient.slot, patient.rate, work.mv[skip:])
+        if skip > 0:
+            mv = mv[skip:]
+        return Chunk(patient.slot, patient.rate, mv) if len(mv) else None
 
     def _begin(self, patient: Patient, work: Begin, out: Output) -> None:
         step = work.step
@@ -259,12 +225,12 @@ class Pipeline:
                 patient.clock.start(step.rate, step.sample, patient.now_ms)
             else:
                 patient.clock = StreamClock(step.rate, work.origin_ms, step.sample)
-            self._alarms(patient, state.on_epoch(patient.book, step.epoch, patient.now_ms), out)
+            tell_alarms(patient, state.on_epoch(patient.book, step.epoch, patient.now_ms), out)
         start = start_at(work.sample, patient.rate)
         if step is not None or patient.rules is None or patient.channel:
             self._anew(patient, work.sample)
         else:
-            self._conditions(patient, rules.jump(patient.rules, patient.seen, start, patient.limits), out)
+            take_conditions(patient, rules.jump(patient.rules, patient.seen, start, patient.limits), out)
             patient.vitals.quality = "good"
             self._restart(patient, work.sample)
 
@@ -290,8 +256,8 @@ class Pipeline:
             patient.last_frame_ms = now
             if patient.silent:
                 patient.silent = False
-                self._evidence(patient, [Silence(patient.seen, 0.0)], out)
-                self._status(patient, out)
+                judge(patient, [Silence(patient.seen, 0.0)], out)
+                tell_status(patient, out)
         elif entry.kind is Entry.ACTION:
             try:
                 action = unpack_action(entry.payload)
@@ -307,23 +273,23 @@ class Pipeline:
                 out.refuse("note")
                 return
             if note.name in FLAGS:
-                self._status(patient, out, flag_text(note.name, note.value))
+                tell_status(patient, out, flag_text(note.name, note.value))
                 return
             # Devices say a share, staff read percent.
             value = 100.0 * note.value if note.name == "battery" else note.value
             if note.name == "battery" and 0 <= value <= 100 and round(value) != patient.battery:
                 patient.battery = round(value)
-                self._status(patient, out)
-            self._evidence(patient, [Note(patient.seen, note.name, value)], out)
+                tell_status(patient, out)
+            judge(patient, [Note(patient.seen, note.name, value)], out)
         elif entry.kind is Entry.TICK:
             silence = (now - patient.last_frame_ms) / 1000 if patient.last_frame_ms else 0.0
             if silence >= SILENT_S:
                 first = not patient.silent
                 patient.silent = True
-                self._evidence(patient, [Silence(patient.seen, silence)], out)
+                judge(patient, [Silence(patient.seen, silence)], out)
                 if first:
-                    self._status(patient, out)
-            self._alarms(patient, state.on_clock(patient.book, now), out)
+                    tell_status(patient, out)
+            tell_alarms(patient, state.on_clock(patient.book, now), out)
 
     def _act(self, patient: Patient, action: Action, now: int, out: Output) -> None:
         if patient.channel and action.name in ALARM_ACTIONS:
@@ -338,127 +304,12 @@ class Pipeline:
         if acted.reason:
             # The end of a pause that this action brought is told by its own event.
             patient.told_pause_ms = patient.book.pause_until_ms
-        self._alarms(patient, acted.changes, out)
+        tell_alarms(patient, acted.changes, out)
         if acted.reason:
-            self._settings(patient, acted.reason, out, action.user, acted.note)
-
-    # --- results -------------------------------------------------------------------------------------------------
-
-    def _fold(self, patient: Patient, stretch: Stretch, out: Output) -> None:
-        """Fold one stretch of signal: quality, beats and rhythm into the rules, all of it into events and a view."""
-        evidence: list[Evidence] = []
-        name = patient.book.patient
-        patient.seen = stretch.end
-        self._quality(patient, stretch, evidence, out)
-        for verdict in stretch.rhythms:
-            evidence.append(Rhythm(verdict.end, verdict.code, verdict.probability, verdict.activity))
-            if verdict.code != patient.vitals.rhythm and not patient.channel:
-                # Late data tells no changes of rhythm: between its stretches nobody knows what went on.
-                patient.vitals.rhythm = verdict.code
-                out.events.append((patient.id, _rhythm_event(patient, verdict)))
-        evidence += [Peak(peak.r, peak.decided, peak.beside) for peak in stretch.peaks]
-        for beat in stretch.beats:
-            code, second = CLASSES[beat.best], CLASSES[beat.second]
-            evidence.append(Beat(beat.r, beat.decided, code, beat.p, beat.shape))
-            rr_ms = round(beat.rr_ms)
-            patient.vitals.beat(beat.r, rr_ms, code)
-            event = BeatEvent(
-                name, patient.device, patient.epoch, round(beat.r * patient.rate / FS), patient.ms(beat.r),
-                code, round(beat.p, 4), second, round(beat.second_p, 4), rr_ms,
-                beat.map,
-            )  # fmt: skip
-            out.events.append((name, event))
-        evidence.append(Horizon(stretch.end - DELAY, stretch.end))
-        self._evidence(patient, evidence, out)
-        if self._views and not patient.channel:
-            out.views.append((patient.id, view_of(patient, stretch)))
-
-    def _quality(self, patient: Patient, stretch: Stretch, evidence: list[Evidence], out: Output) -> None:
-        vitals = patient.vitals
-        before = (-1, -1)
-        for number, block in enumerate(zip(stretch.flags.tolist(), stretch.lead.tolist(), strict=True)):
-            if block == before:
-                continue
-            before = block
-            quality, name = quality_of(block[0]), patient.leads[block[1]]
-            if quality == vitals.quality and name == vitals.lead:
-                continue
-            end = stretch.start + (number + 1) * BLOCK
-            note = f"analysed lead is {name} now" if vitals.lead not in ("", name) else ""
-            vitals.quality, vitals.lead = quality, name
-            evidence.append(Quality(end, name, quality == "lead_off", quality == "missing", quality == "noisy"))
-            if not patient.channel:
-                self._status(patient, out, note)
-
-    def _status(self, patient: Patient, out: Output, note: str = "") -> None:
-        quality = "no_data" if patient.silent else patient.vitals.quality
-        event = StatusEvent(
-            patient.id, patient.device, patient.now_ms, patient.vitals.lead, patient.leads, quality, note,
-            patient.battery,
-        )  # fmt: skip
-        out.events.append((patient.id, event))
-
-    def _evidence(self, patient: Patient, evidence: Sequence[Evidence], out: Output) -> None:
-        if patient.rules is not None:
-            self._conditions(patient, rules.fold(patient.rules, evidence, patient.limits), out)
-
-    def _conditions(self, patient: Patient, conditions: Sequence[Condition], out: Output) -> None:
-        for condition in conditions:
-            if condition.kind in TECHNICAL and (patient.vacant or patient.channel):
-                # Nobody lies there; or what is missing between late stretches is no fault of today.
-                continue
-            if patient.channel:
-                self._find_late(patient, condition, out)
-                continue
-            out.conditions.append((patient.id, condition))
-            changes = state.on_condition(patient.book, condition, patient.now_ms, onset_ms=patient.ms(condition.onset))
-            self._alarms(patient, changes, out)
-
-    def _find_late(self, patient: Patient, condition: Condition, out: Output) -> None:
-        onset_ms, at_ms = patient.ms(condition.onset), patient.ms(condition.at)
-        changes = state.on_late_condition(patient.book, condition, patient.now_ms, onset_ms=onset_ms, at_ms=at_ms)
-        self._alarms(patient, changes, out)
-
-    def _alarms(self, patient: Patient, changes: Sequence[AlarmChange], out: Output) -> None:
-        for change in changes:
-            event = to_event(change, patient.book.patient, patient.device, patient.rate or float(FS))
-            out.events.append((event.patient, event))
-        if patient.book.pause_until_ms != patient.told_pause_ms:
-            patient.told_pause_ms = patient.book.pause_until_ms
-            self._settings(patient, "pause_ended", out)
-
-    def _settings(self, patient: Patient, reason: str, out: Output, user: str = "", note: str = "") -> None:
-        event = settings_event(
-            patient.book,
-            patient.limits,
-            patient.profile,
-            patient.device,
-            reason,
-            user,
-            vacant=patient.vacant,
-            note=note,
-        )
-        out.events.append((patient.id, event))
+            tell_settings(patient, acted.reason, out, action.user, acted.note)
 
 
 def _is_behind(frame: Frame, sequencer: Sequencer) -> bool:
     """Whether a frame lies where the live signal has been: it fills a gap there, or was seen."""
     same = (frame.device, frame.epoch) == (sequencer.device, sequencer.epoch)
     return same and frame.sample + len(frame.samples) <= sequencer.next_sample
-
-
-def quality_of(flags: int) -> str:
-    """Name the state of a block for people: good, noisy, lead_off or missing."""
-    if flags & _MISSING:
-        return "missing"
-    if flags & BLIND:
-        return "lead_off"
-    return "noisy" if flags & _NOISY else "good"
-
-
-def _rhythm_event(patient: Patient, verdict: RhythmVerdict) -> RhythmEvent:
-    sample = round(verdict.end * patient.rate / FS)
-    ms = patient.ms(verdict.end)
-    return RhythmEvent(
-        patient.id, patient.device, patient.epoch, sample, ms, verdict.code, round(verdict.probability, 4)
-    )

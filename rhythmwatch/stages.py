@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Final
+from itertools import groupby, pairwise
+from typing import Any, Final, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from alerts.model import Peak, Rhythm
 from dsp import frontend, qrs, spectrogram
 from dsp.layout import BLOCK, Peaks, Signal
 from inference import features, rhythm
@@ -34,8 +35,7 @@ PEAK_DELAY: Final = qrs.DELAY + BLOCK
 """Samples at `FS` that all R peaks lie behind the newest sample at most."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True, eq=False, gc=False):
     """New samples of one patient.
 
     Attributes
@@ -53,8 +53,7 @@ class Chunk:
     mv: NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class ClassifiedBeat:
+class ClassifiedBeat(msgspec.Struct, frozen=True, gc=False):
     """A beat with its likeliest and second class (indices into `inference.beats.CLASSES`)."""
 
     r: int
@@ -68,58 +67,35 @@ class ClassifiedBeat:
     map: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RPeak:
-    """An R peak, known before its beat is classified; `beside`: seen on a lead that is not analysed."""
-
-    r: int
-    decided: int
-    beside: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RhythmVerdict:
-    """The smoothed rhythm verdict at the end of one second."""
-
-    end: int
-    code: str
-    probability: float
-    activity: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Stretch:
+class Stretch(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What a piece of one patient's signal gave.
 
     Attributes
     ----------
-    start : int
-        Index at `FS` of the first sample of `x`.
-    x : ndarray of float32, shape (k,)
-        Analysed lead, mV.
-    flags, lead : ndarray, shape (k / BLOCK,)
-        `dsp.layout.Flag` bits and column of the analysed lead, by block.
+    start, end : int
+        Indices at `FS` of its first sample and after its last one.
+    flags, lead : bytes
+        `dsp.layout.Flag` bits and column of the analysed lead, one a block.
     wave, loud : bytes
-        `x` and the new spectrogram columns as the wall gets them (`rhythmwatch.views`).
+        Analysed lead and new spectrogram columns as the wall gets them (`rhythmwatch.views`).
     column0 : int
         Number of the first of these columns.
+    peaks : sequence of Peak
+        R peaks, known before their beats are classified.
+    rhythms : sequence of Rhythm
+        The smoothed verdict of each second.
     """
 
     start: int
-    x: NDArray[np.float32]
-    flags: NDArray[np.uint8]
-    lead: NDArray[np.int8]
+    end: int
+    flags: bytes
+    lead: bytes
     wave: bytes
     loud: bytes
     column0: int
-    peaks: tuple[RPeak, ...]
-    beats: tuple[ClassifiedBeat, ...]
-    rhythms: tuple[RhythmVerdict, ...]
-
-    @property
-    def end(self) -> int:
-        """Index at `FS` after the last sample."""
-        return self.start + len(self.x)
+    peaks: Sequence[Peak]
+    beats: Sequence[ClassifiedBeat]
+    rhythms: Sequence[Rhythm]
 
 
 class Stages:
@@ -210,27 +186,23 @@ class Stages:
             For each chunk its pieces, in order.
         """
         results: list[list[Stretch]] = [[] for _ in chunks]
-        done = [0] * len(chunks)
-        while True:
-            batch: list[tuple[int, NDArray[np.float32]]] = []
-            for number, chunk in enumerate(chunks):
-                size = min(len(chunk.mv) - done[number], max(1, math.floor(PIECE_S * chunk.rate)))
-                if size > 0:
-                    batch.append((number, chunk.mv[done[number] : done[number] + size]))
-                    done[number] += size
-            if not batch:
-                return results
+        pieces = [_pieces(chunk) for chunk in chunks]
+        for turn in range(max(map(len, pieces), default=0)):
             # One call of the front end a rate; everything after it runs at the analysis rate.
-            batch.sort(key=lambda item: chunks[item[0]].rate)
-            slots = np.array([chunks[number].slot for number, _ in batch], np.int64)
-            for (number, _), stretch in zip(batch, self._pass(slots, batch, chunks), strict=True):
-                results[number].append(stretch)
+            batch = [
+                (chunk, parts[turn], found)
+                for chunk, parts, found in zip(chunks, pieces, results, strict=True)
+                if turn < len(parts)
+            ]
+            batch.sort(key=_rate)
+            slots = np.array([chunk.slot for chunk, _, _ in batch], np.int64)
+            for (_, _, found), stretch in zip(batch, self._pass(slots, batch), strict=True):
+                found.append(stretch)
+        return results
 
-    def _pass(
-        self, slots: NDArray[np.int64], batch: list[tuple[int, NDArray[np.float32]]], chunks: Sequence[Chunk]
-    ) -> list[Stretch]:
+    def _pass(self, slots: NDArray[np.int64], batch: Sequence[_Piece]) -> list[Stretch]:
         self._lap()
-        signal, leads = self._front(slots, batch, chunks)
+        signal = self._front(slots, batch)
         self._lap("front end")
         peaks = qrs.step(self._stores["qrs"], slots, signal, self.models.qrs)
         self._lap("qrs")
@@ -249,7 +221,7 @@ class Stages:
         scores = self.models.rhythm.classify(windows)
         self._lap("rhythm network")
         verdicts = rhythm.decide(self._stores["rhythm"], slots, windows, scores)
-        stretches = self._stretches(signal, leads, columns, peaks, rows, probabilities, maps, verdicts, windows.quiet)
+        stretches = self._stretches(signal, columns, peaks, rows, probabilities, maps, verdicts, windows.quiet)
         self._lap("results")
         return stretches
 
@@ -263,7 +235,6 @@ class Stages:
     def _stretches(
         self,
         signal: Signal,
-        leads: NDArray[np.int8],
         columns: spectrogram.Columns,
         peaks: Peaks,
         rows: features.Rows,
@@ -274,75 +245,91 @@ class Stages:
     ) -> list[Stretch]:
         beats_of = _beats(rows, probabilities, maps)
         peaks_of = _peaks(peaks)
-        rhythms_of = [
-            RhythmVerdict(end, rhythm.CODES[code], p, activity)
-            for end, code, p, activity in zip(
-                verdicts.end.tolist(),
-                verdicts.code.tolist(),
-                verdicts.probability.tolist(),
-                activities.tolist(),
-                strict=True,
-            )
-        ]
+        codes = [rhythm.CODES[code] for code in verdicts.code.tolist()]
+        rhythms = list(map(Rhythm, verdicts.end.tolist(), codes, verdicts.probability.tolist(), activities.tolist()))
         wave = wave_units(signal).tobytes() if self._views else b""
         loud = loudness(columns.re, columns.im).tobytes() if self._views else b""
+        flags, lead = signal.flags.tobytes(), signal.lead.tobytes()
         bins = columns.re.shape[1]
-        stretches = []
         edges = zip(
-            pairs(signal.offsets), pairs(columns.offsets), pairs(rows.offsets), pairs(verdicts.offsets), strict=True
+            signal.start.tolist(),
+            pairs(signal.offsets),
+            columns.first.tolist(),
+            pairs(columns.offsets),
+            pairs(rows.offsets),
+            pairs(verdicts.offsets),
+            peaks_of,
+            strict=True,
         )
-        for i, ((a, b), (ca, cb), (ba, bb), (va, vb)) in enumerate(edges):
-            stretches.append(
-                Stretch(
-                    start=int(signal.start[i]),
-                    x=signal.x[a:b],
-                    flags=signal.flags[a // BLOCK : b // BLOCK],
-                    lead=leads[a // BLOCK : b // BLOCK],
-                    wave=wave[2 * a : 2 * b],
-                    loud=loud[bins * ca : bins * cb],
-                    column0=int(columns.first[i]),
-                    peaks=peaks_of[i],
-                    beats=beats_of[ba:bb],
-                    rhythms=tuple(rhythms_of[va:vb]),
-                )
+        return [
+            Stretch(
+                start,
+                start + b - a,
+                flags[a // BLOCK : b // BLOCK],
+                lead[a // BLOCK : b // BLOCK],
+                wave[2 * a : 2 * b],
+                loud[bins * ca : bins * cb],
+                column0,
+                found,
+                beats_of[ba:bb],
+                rhythms[va:vb],
             )
-        return stretches
+            for start, (a, b), column0, (ca, cb), (ba, bb), (va, vb), found in edges
+        ]
 
-    def _front(
-        self, slots: NDArray[np.int64], batch: list[tuple[int, NDArray[np.float32]]], chunks: Sequence[Chunk]
-    ) -> tuple[Signal, NDArray[np.int8]]:
-        parts: list[frontend.Output] = []
+    def _front(self, slots: NDArray[np.int64], batch: Sequence[_Piece]) -> Signal:
+        width = min(max(mv.shape[1] for _, mv, _ in batch), frontend.MAX_ANALYSED)
+        parts: list[Signal] = []
         begin = 0
-        while begin < len(batch):
-            rate = chunks[batch[begin][0]].rate
-            end = begin
-            while end < len(batch) and chunks[batch[end][0]].rate == rate:
-                end += 1
-            pieces = [mv for _, mv in batch[begin:end]]
+        for rate, same in groupby(batch, _rate):
+            pieces = [mv for _, mv, _ in same]
+            end = begin + len(pieces)
             offsets = np.zeros(len(pieces) + 1, np.int64)
             np.cumsum([len(mv) for mv in pieces], out=offsets[1:])
-            raw = np.full((int(offsets[-1]), frontend.MAX_ANALYSED), np.nan, np.float32)
-            for mv, a in zip(pieces, offsets[:-1], strict=True):
-                width = min(mv.shape[1], frontend.MAX_ANALYSED)
-                raw[a : a + len(mv), :width] = mv[:, :width]
-            parts.append(frontend.step(self._stores["frontend"], slots[begin:end], raw, offsets, rate))
+            raw = np.ascontiguousarray(np.concatenate([_of_width(mv, width) for mv in pieces]))
+            parts.append(frontend.step(self._stores["frontend"], slots[begin:end], raw, offsets, rate).signal)
             begin = end
         if len(parts) == 1:
-            return parts[0].signal, parts[0].lead
-        shift = np.cumsum([0] + [int(part.signal.offsets[-1]) for part in parts])
-        signal = Signal(
-            x=np.concatenate([part.signal.x for part in parts]),
-            flags=np.concatenate([part.signal.flags for part in parts]),
+            return parts[0]
+        shift = np.cumsum([0] + [int(part.offsets[-1]) for part in parts])
+        return Signal(
+            x=np.concatenate([part.x for part in parts]),
+            flags=np.concatenate([part.flags for part in parts]),
             offsets=np.concatenate(
-                [part.signal.offsets[:-1] + by for part, by in zip(parts, shift, strict=False)] + [shift[-1:]]
+                [part.offsets[:-1] + by for part, by in zip(parts, shift, strict=False)] + [shift[-1:]]
             ),
-            start=np.concatenate([part.signal.start for part in parts]),
-            leads=np.concatenate([part.signal.leads for part in parts], axis=1),
-            lead_flags=np.concatenate([part.signal.lead_flags for part in parts], axis=1),
+            start=np.concatenate([part.start for part in parts]),
+            leads=np.concatenate([part.leads for part in parts], axis=1),
+            lead_flags=np.concatenate([part.lead_flags for part in parts], axis=1),
             lead=np.concatenate([part.lead for part in parts]),
-            counts=np.concatenate([part.signal.counts for part in parts]),
+            counts=np.concatenate([part.counts for part in parts]),
         )
-        return signal, np.concatenate([part.lead for part in parts])
+
+
+_Piece: TypeAlias = tuple[Chunk, NDArray[np.float32], list[Stretch]]
+"""Of which chunk, its samples, and where their stretch belongs."""
+
+
+def _rate(piece: _Piece) -> float:
+    return piece[0].rate
+
+
+def _pieces(chunk: Chunk) -> list[NDArray[np.float32]]:
+    mv, most = chunk.mv, max(1, math.floor(PIECE_S * chunk.rate))
+    if 0 < len(mv) <= most:
+        return [mv]
+    return [mv[at : at + most] for at in range(0, len(mv), most)]
+
+
+def _of_width(mv: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """Bring samples to a number of leads: cut off, or as never valid."""
+    if mv.shape[1] == width:
+        return mv
+    if mv.shape[1] > width:
+        return mv[:, :width]
+    wide = np.full((len(mv), width), np.nan, np.float32)
+    wide[:, : mv.shape[1]] = mv
+    return wide
 
 
 def pairs(offsets: NDArray[np.int64]) -> list[tuple[int, int]]:
@@ -351,19 +338,20 @@ def pairs(offsets: NDArray[np.int64]) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _peaks(peaks: Peaks) -> list[tuple[RPeak, ...]]:
-    own = [RPeak(r, decided, False) for r, decided in zip(peaks.r.tolist(), peaks.decided.tolist(), strict=True)]
-    beside = [
-        RPeak(r, decided, True) for r, decided in zip(peaks.beside.tolist(), peaks.beside_decided.tolist(), strict=True)
-    ]
-    cuts = zip(pairs(peaks.offsets), pairs(peaks.beside_offsets), strict=True)
-    return [(*own[a:b], *beside[ba:bb]) for (a, b), (ba, bb) in cuts]
+def _peaks(peaks: Peaks) -> Sequence[Sequence[Peak]]:
+    own = list(map(Peak, peaks.r.tolist(), peaks.decided.tolist()))
+    found = [own[a:b] for a, b in pairs(peaks.offsets)]
+    if len(peaks.beside):
+        beside = [Peak(r, at, True) for r, at in zip(peaks.beside.tolist(), peaks.beside_decided.tolist(), strict=True)]
+        for mine, (a, b) in zip(found, pairs(peaks.beside_offsets), strict=True):
+            mine += beside[a:b]
+    return found
 
 
-def _beats(rows: features.Rows, probabilities: NDArray[np.float32], maps: list[bytes]) -> tuple[ClassifiedBeat, ...]:
+def _beats(rows: features.Rows, probabilities: NDArray[np.float32], maps: list[bytes]) -> list[ClassifiedBeat]:
     if not len(rows.r):
-        return ()
+        return []
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
     p = np.take_along_axis(probabilities, order, axis=1)
     columns = (rows.r, rows.decided, order[:, 0], p[:, 0], order[:, 1], p[:, 1], rows.rr_ms, rows.cluster + 1)
-    return tuple(map(ClassifiedBeat, *(column.tolist() for column in columns), maps))
+    return list(map(ClassifiedBeat, *(column.tolist() for column in columns), maps))

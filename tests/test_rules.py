@@ -13,6 +13,7 @@ import pytest
 import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from alerts.limits import ADULT, HIGHER, KINDS, PROFILES, Limits, LimitsError, changed
 from alerts.model import (
@@ -211,7 +212,7 @@ def peaks(evidence: Iterable[Evidence]) -> list[Evidence]:
     out: list[Evidence] = []
     for item in evidence:
         if isinstance(item, Beat):
-            out += [Peak(item.r, item.decided), dataclasses.replace(item, decided=item.decided + SLOW - DELAY)]
+            out += [Peak(item.r, item.decided), structs.replace(item, decided=item.decided + SLOW - DELAY)]
         else:
             out.append(item)
     return out
@@ -593,7 +594,7 @@ def test_a_kind_switched_off_is_silent_and_lower_ones_stay():
 
 def shaped(codes: str, shapes: Sequence[int], rr: float, start: float) -> list[Beat]:
     """Beats with these codes and shapes, `rr` s apart."""
-    return [dataclasses.replace(b, shape=k) for b, k in zip(beats(codes, rr, start), shapes, strict=True)]
+    return [structs.replace(b, shape=k) for b, k in zip(beats(codes, rr, start), shapes, strict=True)]
 
 
 def test_wide_beats_as_the_patient_always_has_them_are_no_tachycardia():
