@@ -85,13 +85,18 @@ def usage(running: Running, bus: int) -> Usage:
     """Core time and memory of each process of the station and of the bus server (Linux)."""
     pids = {part.name: running.supervisor.pid(part.name) for part in running.supervisor.parts}
     core, memory = {}, {}
-    tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
     for name, pid in {**pids, "bus": bus}.items():
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-            core[name] = (int(fields[11]) + int(fields[12])) / tick
-            memory[name] = int(fields[21]) * page
+        if pid is not None:
+            with contextlib.suppress(OSError):
+                core[name], memory[name] = usage_of(pid)
     return Usage(core, memory)
+
+
+def usage_of(pid: int) -> tuple[float, int]:
+    """Core time so far (s) and resident memory (bytes) of a process (Linux); `OSError` if there is none."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    core_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return core_s, int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def latencies(receipts: Sequence[Receipt], published: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:

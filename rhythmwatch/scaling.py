@@ -2,9 +2,9 @@
 
 A backlog that waits on the bus is worked off as fast as the workers can, so that what is measured is their throughput
 and not the pace of devices. Writing it costs core time too: it is written while the workers stand still, and that time
-is told apart. What is left beside the workers is the bus server alone (a tenth of a worker), so that two cores are
-enough to see what a second worker gains. The workers have seen their patients before: neither start-up nor the first,
-small batches are timed.
+is told apart. The workers have seen their patients before, so that neither start-up nor the first, small batches are
+timed. What is left beside the workers is the bus server. On two cores it takes its share from the second worker: the
+core time of workers and bus says how much, and whether two workers do more work than one for the same backlog.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from bus.streams import Bus
 from ingest.codecs import encode_frame
 from ingest.frame import Frame
 from rhythmwatch.load import load_sources
+from rhythmwatch.measuring import bus_pid, usage_of
 
 WARM_S: Final = 15
 """Signal seconds that go ahead, so that start-up and first batches are not timed."""
@@ -49,14 +50,15 @@ def measure_scaling(data: Path | None, patients: int, seconds: int) -> dict[str,
     Returns
     -------
     dict of str to float
-        Seconds that one and two workers took, patient-seconds a second of each, the gain, and the writer's core time.
+        Seconds that one and two workers took, patient-seconds a second of each, the gain; core time of the workers
+        and of the bus in each case, and of the writer.
     """
     streams = [source.frames(1, 0) for source in load_sources(data, 0, patients)]
     rounds = [[next(stream) for stream in streams] for _ in range(WARM_S + seconds)]
-    wall, writer = {}, 0.0
+    wall, core, server, writer = {}, {}, {}, 0.0
     for workers in (1, 2):
         with tempfile.TemporaryDirectory(prefix="rw-scaling-") as folder:
-            wall[workers], spent = asyncio.run(_drain(Path(folder), workers, rounds))
+            wall[workers], core[workers], server[workers], spent = asyncio.run(_drain(Path(folder), workers, rounds))
             writer = max(writer, spent)
     work = patients * seconds
     return {
@@ -65,11 +67,16 @@ def measure_scaling(data: Path | None, patients: int, seconds: int) -> dict[str,
         "one_worker_patient_seconds_a_second": round(work / wall[1]),
         "two_workers_patient_seconds_a_second": round(work / wall[2]),
         "gain": round(wall[1] / wall[2], 2),
+        "one_worker_core_s": round(core[1], 2),
+        "two_workers_core_s": round(core[2], 2),
+        "bus_core_s_with_one": round(server[1], 2),
+        "bus_core_s_with_two": round(server[2], 2),
         "writer_core_s": round(writer, 2),
     }
 
 
-async def _drain(folder: Path, workers: int, rounds: Sequence[Sequence[Frame]]) -> tuple[float, float]:
+async def _drain(folder: Path, workers: int, rounds: Sequence[Sequence[Frame]]) -> tuple[float, float, float, float]:
+    """Work a backlog off; gives seconds, core seconds of the workers, of the bus and of the writer."""
     async with embedded(folder / "bus") as url, Bus(url) as bus:
         size = DEFAULT_PARTITIONS // workers
         environment = {**os.environ, "RHYTHMWATCH_BUS": url, "RHYTHMWATCH_SUPERVISED": "1"}
@@ -88,15 +95,21 @@ async def _drain(folder: Path, workers: int, rounds: Sequence[Sequence[Frame]]) 
             began = time.process_time()
             await _write(bus, rounds[WARM_S:], WARM_S)
             spent = time.process_time() - began
+            server, pids = await bus_pid(url), [process.pid for process in processes]
+            before, bus_before = _core_s(pids), _core_s([server])
             start = time.monotonic()
             for process in processes:
                 process.send_signal(signal.SIGCONT)
             await _until_drained(bus)
-            return time.monotonic() - start, spent
+            return time.monotonic() - start, _core_s(pids) - before, _core_s([server]) - bus_before, spent
         finally:
             for process in processes:
                 process.kill()
                 await process.wait()
+
+
+def _core_s(pids: Sequence[int]) -> float:
+    return sum(usage_of(pid)[0] for pid in pids)
 
 
 async def _write(bus: Bus, rounds: Sequence[Sequence[Frame]], first_second: int) -> None:
