@@ -26,6 +26,8 @@ from bus.messages import Action
 from rhythmwatch.adt import Feed, serve_feed
 from rhythmwatch.adt_message import AdtError, decode, read
 
+DEADLINE_S = 60.0
+
 
 def message(
     event: str, control: str = "", mrn: str = "123", bed: str = "7", name: str = "Müller^Eva", **more: str
@@ -57,7 +59,7 @@ class Ward:
         """Send a message; code and text of the answer."""
         self.writer.writeblock(text if isinstance(text, bytes) else text.encode())
         await self.writer.drain()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             answer = hl7.parse((await self.reader.readblock()).decode())
         return str(answer.segment("MSA")(1)), str(answer.segment("MSA")(3)) if len(answer.segment("MSA")) > 3 else ""
 
@@ -184,7 +186,7 @@ async def test_garbage_closes_its_connection_alone(tmp_path: Path, caplog: pytes
         for garbage in (b"no block at all\x1c\r", b"\x0bsecret nonsense\x1c\r"):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(garbage)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(DEADLINE_S):
                 assert await reader.read() == b""
             writer.close()
             await writer.wait_closed()

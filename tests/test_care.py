@@ -28,6 +28,7 @@ from bus.errors import BusUnavailableError
 from bus.messages import Action, StatusEvent
 
 NAME = "Änne Zwölfzeiler"
+DEADLINE_S = 60.0
 ADMISSION = {"name": NAME, "born": "1941-05-06", "sex": "female", "bed": "7", "ward": "West", "profile": "elderly"}
 
 
@@ -113,7 +114,7 @@ def test_a_bad_admission_changes_nothing(empty: Site, body: dict[str, str], stat
 def test_a_device_without_a_patient_shows_as_such(site: Site) -> None:
     """A channel that sends and has no stay is listed with nobody on it."""
     site.ward.send(StatusEvent("Bed 1", "dev", 1, "MLII", ("MLII",), "good"))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + DEADLINE_S
     while "Bed 1" not in beds(site):
         assert time.monotonic() < deadline
     empty = beds(site)["Bed 1"]
@@ -168,7 +169,7 @@ def test_two_admissions_to_one_device_leave_one(care: Care) -> None:
     barrier, refused = threading.Barrier(2), []
 
     def come(name: str) -> None:
-        barrier.wait(10)
+        barrier.wait(DEADLINE_S)
         try:
             care.admit(new_person(name, 1), "dev-1", "1", "W", "adult", "x", 10)
         except StoreError as error:
@@ -178,7 +179,7 @@ def test_two_admissions_to_one_device_leave_one(care: Care) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(DEADLINE_S)
     assert len(refused) == 1
     assert len(care.open_stays()) == 1
     assert len(care.persons()) == 1

@@ -30,6 +30,7 @@ from rhythmwatch.record import Recording
 DEVICE = "dev-1"
 NAME = "Eva Müller"
 SECONDS = 70
+DEADLINE_S = 60.0
 
 
 @pytest.fixture
@@ -266,7 +267,7 @@ def test_what_is_not_there_is_said_as_an_outcome(empty: Site, path: str, status:
 def test_a_device_without_a_patient_is_a_device(site: Site) -> None:
     """It is found, and names no patient."""
     site.ward.send(StatusEvent("Bed 1", "dev", 1, "MLII", ("MLII",), "good"))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + DEADLINE_S
     while not (devices := found(site, "Device")):
         assert time.monotonic() < deadline
     assert "patient" not in devices[0]
