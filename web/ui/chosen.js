@@ -88,7 +88,9 @@ export class Chosen {
     this.api = api;
     /** Beats judged again, by index. @type {{index: number, class: string, p: number, second: string, map: Uint8Array}[]} */
     this.again = [];
-    this.life = trace.life;
+    this.axis = trace.axis;
+    /** Spectrogram of the chosen beat: its map may come when the page holds it no longer. @type {{beat: unknown, columns: (Uint8Array | null)[]}} */
+    this.picture = { beat: null, columns: [] };
     /** @type {any} */
     this.reason = null;
     this.timer = 0;
@@ -120,7 +122,7 @@ export class Chosen {
     this.beat = beat;
     clearTimeout(this.timer);
     this.timer = 0;
-    if (this.life !== this.trace.life) this.forget();
+    if (this.axis !== this.trace.axis) this.forget();
     const known = this.again.find((one) => Math.abs(one.index - beat.index) <= NEAR);
     if (beat.map?.length) this.draw(beat, beat.map, T.mapOf(beatName(beat.code), beatName(beat.second), beat.map[0]));
     else if (known) this.draw(beat, known.map, `${W.again(beatName(known.class), percent(known.p))} ${T.mapOf(beatName(known.class), beatName(known.second), known.map[0])}`);
@@ -132,7 +134,7 @@ export class Chosen {
 
   /** Places on the sample axis mean nothing any more after a new begin. */
   forget() {
-    this.life = this.trace.life;
+    this.axis = this.trace.axis;
     this.again = [];
     this.reason = null;
   }
@@ -142,7 +144,7 @@ export class Chosen {
     if (this.asking || !this.api) return;
     this.asking = true;
     const { trace } = this;
-    const { life } = trace;
+    const { axis } = trace;
     const first = Math.max(trace.start, trace.end - 32 * trace.rate);
     const samples = Array.from({ length: trace.end - first }, (_, i) => trace.at(first + i)).map((mv) => (Number.isFinite(mv) ? Number(mv.toFixed(3)) : null));
     try {
@@ -150,7 +152,7 @@ export class Chosen {
         headers: { "X-CSRF-Token": this.api.csrf, "X-File-Name": "strip.json" } });
       if (!answer.ok) throw new Error(String(answer.status));
       const result = await answer.json();
-      if (life !== trace.life) throw new Error("begun anew");
+      if (axis !== trace.axis) throw new Error("begun anew");
       this.again = result.beats.map((/** @type {any} */ one) => ({ index: first + one.sample, class: one.class, p: one.p, second: one.second,
         map: Uint8Array.from(atob(one.map), (c) => c.charCodeAt(0)) }));
       this.reason = result.last;
@@ -170,7 +172,9 @@ export class Chosen {
     const canvas = h("canvas", { class: "map" });
     const hop = this.trace.columns?.hop ?? 8;
     const first = Math.floor((beat.index + hop / 2) / hop) - BEFORE;
-    const whole = drawMap(canvas, this.palette, (c) => this.trace.column(first + c), map);
+    if (this.picture.beat !== beat) this.picture = { beat, columns: [] };
+    const { columns } = this.picture;
+    const whole = drawMap(canvas, this.palette, (c) => (columns[c] ??= this.trace.column(first + c)?.slice() ?? null), map);
     const letter = h("b", { class: "cls" }, BEATS[beat.code]?.letter ?? beat.code);
     letter.style.color = this.palette.beats[beat.code] ?? "";
     const facts = [[T.second, `${beatName(beat.second)}, ${percent(beat.second_p)}`], [T.rr, beat.rr_ms ? `${beat.rr_ms} ms` : "–"], [T.time, clock(beat.ms)]];

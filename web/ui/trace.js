@@ -25,6 +25,8 @@ export class Trace {
     this.head = 0;
     /** Counts new beginnings, so that a sweep knows to paint afresh. */
     this.life = 0;
+    /** Counts sample axes: a place on an old one means nothing any more. */
+    this.axis = 0;
     this.trough = 0;
     this.last = 0;
     /** Ties wall time to the sample axis: the latest stretch. */
@@ -57,6 +59,7 @@ export class Trace {
       this.trough = RESERVE_S * wave.rate;
       this.beats = [];
       this.columns = null;
+      this.axis++;
       this.life++;
     }
     if (end <= this.end) return false;
