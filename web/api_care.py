@@ -104,13 +104,14 @@ async def list_beds(request: Request, _: Reader) -> list[dict[str, Any]]:
     """Every channel that is known, with who is on it; `person` is null where nobody is."""
     care = care_of(request)
     hub = cast(Hub, request.app.state.hub)
+    # Here and not in the thread: the hub may learn of a bed at any time.
+    devices = {name: name if bed.status is None else bed.status.device for name, bed in hub.board.beds.items()}
 
     def load() -> list[dict[str, Any]]:
         stays = {stay.patient: stay for stay in care.open_stays()}
         notes = care.count_notes()
-        devices = {name: bed.status.device for name, bed in hub.board.beds.items() if bed.status is not None}
         out = []
-        for patient in sorted({*stays, *hub.board.beds}):
+        for patient in sorted({*stays, *devices}):
             stay = stays.get(patient)
             person = care.person(stay.person) if stay is not None else None
             row: dict[str, Any] = {"patient": patient, "device": devices.get(patient, patient)}

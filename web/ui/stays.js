@@ -4,6 +4,7 @@
 import { T } from "./texts.js";
 
 const AGAIN_MS = 20_000;
+const SOON_MS = 300;
 
 /** @typedef {{patient: string, device: string, bed: string | null, ward: string | null, person: string | null, name: string | null,
  *   profile: string | null, since_ms: number | null, consent: string[] | Record<string, boolean> | null, notes_count: number}} Stay */
@@ -17,17 +18,35 @@ export class Stays extends EventTarget {
     /** @type {Map<string, Stay>} */
     this.by = new Map();
     this.told = "";
+    /** Questions asked, and the newest one that was answered. */
+    this.asked = 0;
+    this.answered = 0;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.soon = undefined;
     /** Whether the server has told at least once. */
     this.known = false;
     setInterval(() => this.load(), AGAIN_MS);
     ward.addEventListener("turnover", () => this.load());
+    ward.addEventListener("beds", () => this.meet());
     this.load();
+  }
+
+  /** Ask soon about beds that nothing was told of; many that come one after the other are asked about at once. */
+  meet() {
+    if (this.soon || [...this.ward.beds.keys()].every((name) => this.by.has(name))) return;
+    this.soon = setTimeout(() => {
+      this.soon = undefined;
+      this.load();
+    }, SOON_MS);
   }
 
   async load() {
     /** @type {Stay[]} */
+    const turn = ++this.asked;
     const rows = await this.api.get("/api/beds").catch(() => null);
-    if (!rows) return;
+    // An answer that a later one has overtaken tells what was.
+    if (!rows || turn < this.answered) return;
+    this.answered = turn;
     const told = JSON.stringify(rows);
     if (told === this.told) return;
     this.told = told;
