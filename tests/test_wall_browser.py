@@ -8,7 +8,6 @@ import io
 import re
 import shutil
 import socket
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,18 +24,25 @@ from wall_fakes import USER, FakeWard, alarm, ward_of
 from bus.messages import Entry, partition_of, unpack_action, unpack_inbound
 from bus.server import embedded
 from bus.streams import Bus
-from bus.tasks import end
+from bus.tasks import end, run_all
 from rhythmwatch.classifying import open_all_parts
 from web.app import create_app
 from web.feed import FeedKind
 from web.server import make_server
 from web.settings import WebSettings
 
-pytestmark = [pytest.mark.browser, pytest.mark.services, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.services,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(300),
+]
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync"]  # fmt: skip
 PARTITIONS = 4
+DEADLINE_S = 60.0
+"""Longest wait for anything that a page should show: a machine with two busy cores is slow."""
 LIVE = "window.rhythmwatch?.link.state === 'live'"
 VTACH = {"value": 168.0, "limit": 100.0, "detail": "7 ventricular beats in a row"}
 
@@ -52,7 +58,8 @@ class Worker:
         """Work until cancelled."""
         for partition in range(PARTITIONS):
             self.epochs[partition] = await self.bus.claim(partition)
-        await asyncio.gather(self.ward.play(), self.write(), self.answer())
+        # A gather is over with the first part that is; one that the bus's client kept from ending would go on for ever.
+        await run_all([asyncio.create_task(part) for part in (self.ward.play(), self.write(), self.answer())])
 
     async def write(self) -> None:
         """Put what the ward sends on the streams."""
@@ -95,6 +102,8 @@ class Station:
     contexts: list[BrowserContext] = field(default_factory=list)
     server: Server | None = None
     serving: asyncio.Task[None] | None = None
+    place: socket.socket | None = None
+    """Keeps the port for a web process that starts again."""
 
     @property
     def url(self) -> str:
@@ -104,28 +113,42 @@ class Station:
     async def start(self) -> None:
         """Start the web process, on the same port each time."""
         said: list[str] = []
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", self.port))
-        self.port = listener.getsockname()[1]
+        self.place = self.place or self.bound()
+        self.port = self.place.getsockname()[1]
+        listener = self.bound()
         self.server = make_server(create_app(self.settings, parts=open_all_parts, announce=said.append))
         self.serving = asyncio.create_task(self.server.serve(sockets=[listener]))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             while not self.server.started:
+                assert not self.serving.done(), "the web process ended before it had started"
                 await asyncio.sleep(0.01)
         if said:
             self.password = said[0].split("password ")[1].split()[0]
 
+    def bound(self) -> socket.socket:
+        """Give a socket on the port of the station."""
+        place = socket.socket()
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", self.port))
+        return place
+
     async def stop(self) -> None:
         """Stop the web process as a restart does."""
-        self.server.should_exit = True
-        await self.serving
+        if self.server is not None and self.serving is not None:
+            self.server.should_exit = True
+            await self.serving
+            # What it gave up waiting for ends before the parts that it used.
+            await end(self.server.server_state.tasks)
 
     async def close(self) -> None:
         """Close the pages of this station, then its web process."""
-        for context in self.contexts:
-            await context.close()
-        await self.stop()
+        try:
+            for context in self.contexts:
+                await context.close()
+        finally:
+            await self.stop()
+            if self.place is not None:
+                self.place.close()
 
     async def open(self, path: str = "/", width: int = 1280, height: int = 720, user: str = USER, **more: Any) -> Page:
         """Log in with a browser of its own and open a page."""
@@ -134,8 +157,9 @@ class Station:
         page = await context.new_page()
 
         def note(message: ConsoleMessage) -> None:
-            # What a test provokes: no gesture yet, a server that is down, and its own look at pixels.
-            expected = ("AudioContext", "ERR_CONNECTION", "WebSocket", "willReadFrequently")
+            # What a test provokes: no gesture yet, a server that is down, and its own look at pixels; and what anybody
+            # does who adds an interface to this machine.
+            expected = ("AudioContext", "ERR_CONNECTION", "WebSocket", "willReadFrequently", "ERR_NETWORK_CHANGED")
             if message.type in ("error", "warning") and not any(word in message.text for word in expected):
                 self.problems.append(message.text)
 
@@ -158,6 +182,7 @@ async def chromium() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         program = shutil.which("chromium") or shutil.which("google-chrome")
         browser = await playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        expect.set_options(timeout=DEADLINE_S * 1000)
         yield browser
         await browser.close()
 
@@ -167,6 +192,7 @@ async def make_station(tmp_path: Path, chromium: Browser) -> AsyncIterator[Calla
     """Make a station with a ward; everything ends with the test, and no page may have complained."""
     async with contextlib.AsyncExitStack() as stack:
         stations: list[Station] = []
+        workers: list[asyncio.Task[None]] = []
 
         async def make(count: int = 8, alarming: bool = False, **more: Any) -> Station:
             url = await stack.enter_async_context(embedded(tmp_path / "bus"))
@@ -184,24 +210,32 @@ async def make_station(tmp_path: Path, chromium: Browser) -> AsyncIterator[Calla
             )
             station = Station(chromium, ward, settings, 0)
             worker = asyncio.create_task(Worker(bus, ward).run())
+            workers.append(worker)
             stack.push_async_callback(end, [worker])
             for event in ward.alarms.values():
                 ward.send(event)
-            await station.start()
             stack.push_async_callback(station.close)
+            await station.start()
             stations.append(station)
             return station
 
         yield make
+        for worker in workers:
+            if worker.done():
+                worker.result()  # what ended it is why a page saw nothing more
         for station in stations:
             assert station.problems == []
 
 
-async def until(page: Page, script: str, arg: object = None, seconds: float = 20) -> None:
-    """Ask the page until `script` holds (the page's policy forbids playwright's own way, which evaluates text)."""
+async def until(page: Page, script: str, arg: object = None, seconds: float = DEADLINE_S) -> Any:
+    """Ask the page until `script` holds, and give what it gave then.
+
+    The page's policy forbids playwright's own way, which evaluates text.
+    """
     async with asyncio.timeout(seconds):
-        while not await page.evaluate(script, arg):
+        while not (found := await page.evaluate(script, arg)):
             await asyncio.sleep(0.02)
+    return found
 
 
 PIXELS = """([name, selector]) => {
@@ -229,8 +263,7 @@ async def test_wall_shows_every_bed_with_a_moving_trace(make_station) -> None:
     page = await station.open()
     await expect(page.locator(".tile")).to_have_count(8)
     for name in ("Bed 01", "Bed 08"):
-        await until(page, f"(a) => ({PIXELS})(a)[0] > 300", [name, "canvas"])
-        _, before = await page.evaluate(PIXELS, [name, "canvas"])
+        _, before = await until(page, f"(a) => (found => found[0] > 300 && found)(({PIXELS})(a))", [name, "canvas"])
         await until(page, f"(a) => ({PIXELS})(a.slice(0, 2))[1] !== a[2]", [name, "canvas", before])
         await expect(page.locator(f'[data-bed="{name}"] .tile-hr b')).to_have_text(re.compile(r"^\d+$"))
     await expect(page.locator('[data-bed="Bed 03"] .tile-rhythm')).to_have_text("Atrial fibrillation")
@@ -243,10 +276,9 @@ async def test_sweep_draws_only_what_is_new(make_station) -> None:
     station = await make_station()
     page = await station.open()
     stats = "rhythmwatch.view().tiles[0].sweep.stats"
-    await until(page, f"rhythmwatch.view().tiles[0]?.sweep.stats.samples > 500 && {stats}.repaints > 0")
-    first = await page.evaluate(f"({{...{stats}}})")
-    await until(page, f"(n) => {stats}.samples > n + 500", first["samples"])
-    after = await page.evaluate(f"({{...{stats}}})")
+    ready = f"rhythmwatch.view().tiles[0]?.sweep.stats.samples > 500 && {stats}.repaints > 0"
+    first = await until(page, f"{ready} && {{...{stats}}}")
+    after = await until(page, f"(n) => {stats}.samples > n + 500 && {{...{stats}}}", first["samples"])
     assert after["repaints"] - first["repaints"] <= 2  # a change of gain may cost one
     assert after["samples"] - first["samples"] < 2_000
 
@@ -269,15 +301,18 @@ async def test_patient_page_shows_spectrogram_beats_and_alarms(make_station) -> 
     await expect(page.locator(".block.alarms .al")).to_have_count(1)
     await expect(page.locator(".block.alarms")).to_contain_text("Ventricular tachycardia")
     # A beat that the page marks lies on the largest sample near it: both share one axis.
-    offsets = await page.evaluate("""() => {
+    offsets = await until(
+        page,
+        """(() => {
       const trace = rhythmwatch.view().sweep.trace;
-      return trace.beats.filter((b) => b.index > trace.start + 50 && b.index < trace.end - 50).map((b) => {
+      const inside = trace.beats.filter((b) => b.index > trace.start + 50 && b.index < trace.end - 50);
+      return inside.length > 3 && inside.map((b) => {
         let best = b.index;
         for (let i = b.index - 20; i <= b.index + 20; i++) if (trace.at(i) > trace.at(best)) best = i;
         return best - b.index;
       });
-    }""")
-    assert len(offsets) > 3
+    })()""",
+    )
     assert max(abs(offset) for offset in offsets) <= 2
 
 
@@ -296,12 +331,14 @@ async def test_alarm_appears_sounds_and_is_acknowledged_for_all(make_station) ->
         await expect(bar).to_contain_text("Ventricular tachycardia")
         await expect(bar).to_contain_text("Rate 168 > 100/min")
     await expect(one.locator('[data-bed="Bed 05"]')).to_have_attribute("data-level", "high")
-    await until(one, "rhythmwatch.signals.played.high === 1 && rhythmwatch.signals.allowed")
+    await until(one, "rhythmwatch.signals.played.high > 0 && rhythmwatch.signals.allowed")
     await expect(two.locator("tbody tr")).to_have_count(1)
+    asked: list[str] = []
+    two.on("request", lambda request: asked.append(request.url))
     await one.locator("#bar .bar-ack").click()
-    began = time.monotonic()
     await expect(two.locator("tbody tr")).to_contain_text(f"Acknowledged by {USER}")
-    assert time.monotonic() - began < 2
+    # The page of the list did not ask: it was told, over the connection that it has.
+    assert [url for url in asked if not url.endswith("/api/beds")] == []
     await expect(two.locator("#bar")).to_contain_text("1 acknowledged")
     await expect(one.locator('[data-bed="Bed 05"]')).to_have_attribute("data-seen", "")
     assert await one.evaluate("rhythmwatch.signals.tone") is None
@@ -330,7 +367,7 @@ async def test_bed_that_falls_silent_looks_stale(make_station) -> None:
     station.ward.patients["Bed 04"].silent = True
     await expect(tile.locator(".tile-stale")).to_contain_text(re.compile(r"No new signal since \d\d:\d\d:\d\d"))
     await expect(tile.locator(".tile-hr b")).to_have_text("--")
-    assert await page.locator(".tile[data-stale]").count() == 1
+    await expect(page.locator(".tile[data-stale]")).to_have_count(1)
     assert "grayscale" in await tile.locator("canvas").evaluate("(c) => getComputedStyle(c).filter")
     station.ward.patients["Bed 04"].silent = False
     await expect(tile.locator(".tile-stale")).to_be_hidden()
@@ -353,7 +390,7 @@ async def test_page_says_when_the_server_is_gone_and_comes_back_to_the_true_stat
     await expect(page.locator("#banner")).to_be_hidden()
     await expect(page.locator("#bar .bar-bed")).to_have_text("Bed 07")
     await expect(page.locator(".tile[data-stale]")).to_have_count(0)
-    assert await page.evaluate("rhythmwatch.ward.open().length") == 1
+    await until(page, "rhythmwatch.ward.open().length === 1")
 
 
 async def test_beds_keep_their_places_until_somebody_arranges_them(make_station) -> None:
@@ -380,7 +417,9 @@ async def test_a_chosen_beat_is_explained(make_station) -> None:
     page = await station.open("/patient/Bed%2002")
     panel = page.locator(".chosen")
     await expect(panel).to_contain_text("Click a beat")
-    await until(page, "rhythmwatch.ward.beds.get('Bed 02').trace.beats.length > 4")
+    await until(
+        page, "(({ beats, head }) => beats.length > 4 && beats[3].index < head - 20)(rhythmwatch.view().sweep.trace)"
+    )
     await page.keyboard.press("ArrowLeft")
     newest = int(await panel.get_attribute("data-sample"))
     await page.keyboard.press("ArrowLeft")
@@ -412,13 +451,13 @@ async def test_a_file_is_classified(make_station) -> None:
     result = page.locator(".file-result")
     await page.set_input_files("#file", {"name": "beat.png", "mimeType": "image/png", "buffer": out.getvalue()})
     await page.get_by_role("button", name="Classify").click()
-    await expect(result.locator("tbody tr")).to_have_count(8, timeout=60_000)
+    await expect(result.locator("tbody tr")).to_have_count(8, timeout=150_000)
     await expect(result).to_contain_text("resized from 64 x 64")
     await expect(result.locator("canvas")).to_be_visible()
     assert station.problems == []
     await page.set_input_files("#file", {"name": "a.csv", "mimeType": "text/csv", "buffer": b"II\n1\n2\n"})
     await page.get_by_role("button", name="Classify").click()
-    await expect(result).to_contain_text("says no sampling rate", timeout=60_000)
+    await expect(result).to_contain_text("says no sampling rate", timeout=150_000)
     # The browser notes every 422 on its console.
     assert [text for text in station.problems if "422" not in text] == []
     station.problems.clear()
@@ -432,6 +471,7 @@ async def test_keyboard_does_it_all(make_station) -> None:
     await expect(page.locator("#bar .bar-bed")).to_have_text("Bed 02")
     await page.keyboard.press("a")
     await expect(page.locator("#bar")).to_contain_text("1 acknowledged")
+    await expect(page.locator(".tile")).to_have_count(8)
     await page.locator(".tile").first.focus()
     await page.keyboard.press("ArrowRight")
     await page.keyboard.press("ArrowDown")
@@ -491,6 +531,7 @@ async def test_pages_fit_a_phone(make_station) -> None:
         await page.goto(station.url + path)
         await until(page, LIVE)
         await expect(page.locator("#bar .bar-ack")).to_be_visible()
+        await page.wait_for_load_state("networkidle")
         assert await page.evaluate("document.scrollingElement.scrollWidth <= innerWidth"), path
         assert await page.evaluate("document.querySelector('#page').scrollWidth <= innerWidth"), path
 
@@ -502,6 +543,8 @@ class SlowLine:
         self.port = port
         self.rate = 0.0
         """Bytes a second towards the browser; 0 for no limit."""
+        self.carried = 0
+        """Bytes towards the browser."""
         self.tasks: set[asyncio.Task[None]] = set()
         self.whole = asyncio.Event()
         """Cleared: nothing passes, either way, and nobody is told."""
@@ -530,70 +573,78 @@ class SlowLine:
                 await self.whole.wait()
                 writer.write(data)
                 await writer.drain()
+                self.carried += len(data) * slow
                 if slow and self.rate:
                     await asyncio.sleep(len(data) / self.rate)
+
+
+@contextlib.asynccontextmanager
+async def slow_line(station: Station) -> AsyncIterator[SlowLine]:
+    """Put a line between the server of a station and pages that are opened in the block."""
+    line = SlowLine(station.port)
+    server = await asyncio.start_server(line.serve, "127.0.0.1", 0)
+    station.proxy = server.sockets[0].getsockname()[1]
+    before = len(station.contexts)
+    try:
+        yield line
+    finally:
+        station.proxy = 0
+        for context in station.contexts[before:]:
+            await context.close()
+        del station.contexts[before:]
+        server.close()
+        await end(line.tasks)
 
 
 async def test_network_cut_of_30_s_ends_in_the_true_state(make_station) -> None:
     """Nothing passes for 30 s: the page says so, and comes back by itself with each alarm of the cut exactly once."""
     station = await make_station()
-    line = SlowLine(station.port)
-    server = await asyncio.start_server(line.serve, "127.0.0.1", 0)
-    station.proxy = server.sockets[0].getsockname()[1]
-    page = await station.open()
-    await expect(page.locator(".tile")).to_have_count(8)
-    station.ward.raise_alarm(alarm("Bed 01", "TACHY", 2, value=131.0, limit=120.0))
-    await expect(page.locator("#bar .bar-bed")).to_have_text("Bed 01")
-    line.whole.clear()
-    await expect(page.locator("#banner")).to_contain_text("Connection lost at")
-    station.ward.raise_alarm(alarm("Bed 01", "TACHY", 2, revision=1, presence="off"))
-    for revision in range(3):
-        station.ward.raise_alarm(alarm("Bed 07", "VFIB", 3, revision=revision))
-    station.ward.raise_alarm(alarm("Bed 04", "BRADY", 2, value=41.0, limit=50.0))
-    await until(page, "(ms) => performance.now() - ms > 30000", await page.evaluate("performance.now()"), seconds=40)
-    await expect(page.locator("#banner")).to_be_visible()
-    line.whole.set()
-    await expect(page.locator("#banner")).to_be_hidden(timeout=15_000)
-    await expect(page.locator("#bar .bar-bed")).to_have_text("Bed 07")
-    await expect(page.locator(".tile[data-stale]")).to_have_count(0)
-    assert await page.evaluate("rhythmwatch.ward.open().length") == 2
-    await page.goto(station.url + "/alarms")
-    await expect(page.locator(".list tbody tr:not([data-presence=off])")).to_have_count(2)
-    await page.context.close()
-    station.contexts.remove(page.context)
-    server.close()
-    await end([task for task in line.tasks if not task.done()])
+    async with slow_line(station) as line:
+        page = await station.open()
+        await expect(page.locator(".tile")).to_have_count(8)
+        station.ward.raise_alarm(alarm("Bed 01", "TACHY", 2, value=131.0, limit=120.0))
+        await expect(page.locator("#bar .bar-bed")).to_have_text("Bed 01")
+        line.whole.clear()
+        await expect(page.locator("#banner")).to_contain_text("Connection lost at")
+        station.ward.raise_alarm(alarm("Bed 01", "TACHY", 2, revision=1, presence="off"))
+        for revision in range(3):
+            station.ward.raise_alarm(alarm("Bed 07", "VFIB", 3, revision=revision))
+        station.ward.raise_alarm(alarm("Bed 04", "BRADY", 2, value=41.0, limit=50.0))
+        cut = await page.evaluate("performance.now()")
+        await until(page, "(ms) => performance.now() - ms > 30000", cut, seconds=30 + DEADLINE_S)
+        await expect(page.locator("#banner")).to_be_visible()
+        line.whole.set()
+        await expect(page.locator("#banner")).to_be_hidden()
+        await expect(page.locator("#bar .bar-bed")).to_have_text("Bed 07")
+        await expect(page.locator(".tile[data-stale]")).to_have_count(0)
+        await until(page, "rhythmwatch.ward.open().length === 2")
+        await page.goto(station.url + "/alarms")
+        await expect(page.locator(".list tbody tr:not([data-presence=off])")).to_have_count(2)
+
+
+GAP = """[...rhythmwatch.ward.beds.values()].some(({ trace }) => {
+  for (let i = Math.floor(trace.start); i < trace.end; i++) if (Number.isNaN(trace.at(i))) return true;
+  return false;
+})"""
 
 
 async def test_slow_client_loses_waveform_but_no_alarm_and_slows_nobody(make_station) -> None:
-    """At 20 kB/s a page misses stretches of waveform, says so, and gets every alarm; another page misses nothing."""
-    station = await make_station(count=64, wave_queue_bytes=16 * 1024)
+    """At 10 kB/s a page misses stretches of waveform, says so, and gets every alarm; another page misses nothing."""
+    # Room for all that a page gets at first, and for the seconds in which a busy machine does something else.
+    station = await make_station(count=64, wave_queue_bytes=512 * 1024)
     quick = await station.open()
-    line = SlowLine(station.port)
-    server = await asyncio.start_server(line.serve, "127.0.0.1", 0)
-    station.proxy = server.sockets[0].getsockname()[1]
-    slow = await station.open()
-    await expect(slow.locator(".tile")).to_have_count(64)
-    # The first seconds of all beds at once may be more than a queue holds.
-    first, last = [await page.evaluate("rhythmwatch.ward.dropped") for page in (quick, slow)]
-    line.rate = 20_000
-    await until(slow, "(n) => rhythmwatch.ward.dropped > n + 100", last)
-    await expect(slow.locator("#foot")).to_contain_text("stretches of waveform were dropped")
-    await until(
-        slow,
-        """[...rhythmwatch.ward.beds.values()].some(({ trace }) => {
-      for (let i = Math.floor(trace.start); i < trace.end; i++) if (Number.isNaN(trace.at(i))) return true;
-      return false;
-    })""",
-    )
-    for number in (3, 17, 40):
-        station.ward.raise_alarm(alarm(f"Bed {number:02d}", "TACHY", 2, value=131.0, limit=120.0))
-    began = time.monotonic()
-    for page in (quick, slow):
-        await until(page, "rhythmwatch.ward.open().length === 3")
-    assert time.monotonic() - began < 8
-    assert await quick.evaluate("rhythmwatch.ward.dropped") == first
-    await slow.context.close()
-    station.contexts.remove(slow.context)
-    server.close()
-    await end([task for task in line.tasks if not task.done()])
+    async with slow_line(station) as line:
+        slow = await station.open()
+        await expect(slow.locator(".tile")).to_have_count(64)
+        line.rate = 10_000
+        await until(slow, "rhythmwatch.ward.dropped > 100", seconds=2 * DEADLINE_S)
+        await expect(slow.locator("#foot")).to_contain_text("stretches of waveform were dropped")
+        await until(slow, GAP, seconds=2 * DEADLINE_S)
+        before = line.carried
+        for number in (3, 17, 40):
+            station.ward.raise_alarm(alarm(f"Bed {number:02d}", "TACHY", 2, value=131.0, limit=120.0))
+        for page in (quick, slow):
+            await until(page, "rhythmwatch.ward.open().length === 3")
+        # An alarm waits for what is under way already, not for the waveform that is queued.
+        assert line.carried - before < 160_000
+        assert await quick.evaluate("rhythmwatch.ward.dropped") == 0
