@@ -1,8 +1,8 @@
 """The device's end of MQTT: frames go out at QoS 1 in order, kept while the broker is away, and every drop is counted.
 
 `DeviceClient` is one device on one connection, with a last will. `FleetClient` carries many simulated or replayed
-devices over one connection, with an account that may publish for all of them; a connection has only one will, so its
-devices are told to be offline when it closes, and not when it breaks.
+devices over one connection, with an account that may publish for all of them; a connection has only one will, so of
+several devices none is told to be offline when it breaks, only when it closes.
 
 A frame counts as sent once the broker acknowledged it. What was under way when a connection broke is sent again, before
 anything newer; receivers drop duplicates by sequence number.
@@ -250,7 +250,11 @@ class FleetClient:
         self._under_way.clear()
 
     def _will(self) -> aiomqtt.Will | None:
-        return None
+        """Give what the broker says when the connection breaks; it can speak for one device alone."""
+        if len(self._metas) > 1:
+            return None
+        (device,) = self._metas
+        return aiomqtt.Will(topic_of(device, "status"), _note("offline"), qos=1, retain=True)
 
     def _identifier(self) -> str | None:
         return None
@@ -368,9 +372,6 @@ class DeviceClient(FleetClient):
             connection, [meta], inflight=inflight, keep=keep, close_s=close_s, on_command=on_command, jitter=jitter
         )
         self._device = meta.device
-
-    def _will(self) -> aiomqtt.Will:
-        return aiomqtt.Will(topic_of(self._device, "status"), _note("offline"), qos=1, retain=True)
 
     def _identifier(self) -> str:
         # The broker lets a device in under its own name alone, so that none can take another client's session over.

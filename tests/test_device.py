@@ -244,16 +244,18 @@ async def test_a_full_memory_drops_the_oldest_and_counts_it():
 
 
 @pytest.mark.services
-async def test_a_device_that_dies_leaves_its_will(mosquitto: Broker):
+@pytest.mark.parametrize("alone", [True, False], ids=["device", "fleet of one"])
+async def test_a_device_that_dies_leaves_its_will(mosquitto: Broker, alone: bool):
     """A broken line makes the broker say offline, retained, for the device."""
-    async with (
-        ward(mosquitto) as got,
-        Line(mosquitto).open() as line,
-        DeviceClient(address(mosquitto, line.port), meta(), close_s=0.1),
-    ):
-        await until(lambda: names_in(got, "status") == ["online"])
-        line.cut()
-        await until(lambda: names_in(got, "status") == ["online", "offline"])
+    async with ward(mosquitto) as got, Line(mosquitto).open() as line:
+        connection = address(mosquitto, line.port)
+        client = (
+            DeviceClient(connection, meta(), close_s=0.1) if alone else FleetClient(connection, [meta()], close_s=0.1)
+        )
+        async with client:
+            await until(lambda: names_in(got, "status") == ["online"])
+            line.cut()
+            await until(lambda: names_in(got, "status") == ["online", "offline"])
 
 
 @pytest.mark.services
