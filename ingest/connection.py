@@ -209,6 +209,16 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(packets)
 
+    def pause(self) -> None:
+        """Leave what comes with the kernel until `resume`: one wake-up for many messages costs less than one each."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     # --- called by asyncio ---------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -39,8 +39,9 @@ STRAPS: Final = ("polar", "movesense")
 _KNOWN: Final = frozenset((*KINDS, *STRAPS))
 _ROUTES: Final = 65_536
 BATCH: Final = 500
-PACE_S: Final = 0.008
-"""From one batch to the next, where many send: a frame waits for others half of this on average, and costs half."""
+PACE_S: Final = 0.016
+"""From one batch to the next, where many send: a frame waits for others half of this on average. Kernel and
+loop cost a batch more than all that is done to its frames."""
 IN_HAND: Final = 2_000
 IN_HAND_BYTES: Final = 64 << 20
 BACKOFF_S: Final = (0.1, 10.0)
@@ -141,6 +142,7 @@ class Subscriber:
         self._in_hand_bytes = in_hand_bytes
         self._waiting: deque[Received] = deque()
         self._bytes = 0
+        self._connection: Connection | None = None
         self._some = asyncio.Event()
         self._drained = asyncio.Event()
         self._alone = False
@@ -158,6 +160,7 @@ class Subscriber:
             connection = Connection(self._options, mqtt5=mqtt5, receive_maximum=self._in_hand, take=self._take)
             try:
                 async with connection:
+                    self._connection = connection
                     await connection.subscribe_all(self._kinds)
                     self.connected, attempt = True, 0
                     _log.info("broker_connected", mqtt=5 if mqtt5 else 3, shared=self._options.shared and mqtt5)
@@ -197,7 +200,7 @@ class Subscriber:
         self._some.set()
 
     async def _store_forever(self) -> None:
-        """Hand over what waits, batch by batch: after a pause at once, else together with what comes within `PACE_S`."""
+        """Hand over what waits, batch by batch: after a silence at once, else with what comes within `PACE_S`."""
         waiting = self._waiting
         loop = asyncio.get_running_loop()
         while True:
@@ -217,8 +220,13 @@ class Subscriber:
                 await self._store(items)
             for message in batch:
                 message.acknowledge()
-            if len(waiting) < BATCH:
-                await asyncio.sleep(began + PACE_S - loop.time())
+            connection = self._connection
+            if connection is not None and len(waiting) < BATCH:
+                connection.pause()
+                try:
+                    await asyncio.sleep(began + PACE_S - loop.time())
+                finally:
+                    connection.resume()
 
     def _entries(self, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> None:
         """Add what the bus gets of a message; what is dropped is counted."""

@@ -33,6 +33,7 @@ LONGEST_S: Final = 600
 """Each recording is cut to this, so that hundreds fit into memory; it begins anew when it ends."""
 SLOT_S: Final = 0.004
 """Between two looks at what is due."""
+READ_SLOTS: Final = 32
 MOST_AT_ONCE: Final = 64
 """Frames in one write, so that a generator that is behind notes when each went."""
 
@@ -172,8 +173,11 @@ class _Generator:
         """Publish for ever; `BrokerLostError` when the connection ends."""
         loop, count = asyncio.get_running_loop(), len(self._streams)
         begin = loop.time() + FRAME_SECONDS
-        sent = 0
+        sent = slots = 0
         while self._connection.live:
+            # Acknowledgements are read now and then only: nobody waits for them.
+            slots += 1
+            self._connection.pause() if slots % READ_SLOTS else self._connection.resume()
             passed = loop.time() - begin
             due = int(passed / FRAME_SECONDS * count) + 1
             self.late_s = max(self.late_s, passed - sent * FRAME_SECONDS / count)

@@ -20,6 +20,7 @@ class Wire:
     def __init__(self) -> None:
         self.written = b""
         self.aborted = False
+        self.reading = True
 
     def write(self, data: bytes) -> None:
         """Keep it."""
@@ -32,6 +33,16 @@ class Wire:
     def abort(self) -> None:
         """Let go."""
         self.aborted = True
+
+    def pause_reading(self) -> None:
+        """Read no more."""
+        assert not self.aborted
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        assert not self.aborted
+        self.reading = True
 
 
 def publish(topic: str, payload: bytes, mid: int, *, mqtt5: bool, expiry: int | None = None) -> bytes:
@@ -106,6 +117,20 @@ def test_lengths_come_back(size: int):
     assert _read_length(_length(size), 0) == (size, len(_length(size)))
     with pytest.raises(ValueError, match="four"):
         _read_length(b"\xff\xff\xff\xff\x7f", 0)
+
+
+async def test_reading_stops_and_goes_on_for_as_long_as_there_is_a_connection():
+    """One that was lost meanwhile is left alone."""
+    connection, wire = opened([], mqtt5=True)
+    connection.pause()
+    assert not wire.reading
+    connection.resume()
+    assert wire.reading
+    connection.pause()
+    wire.abort()
+    connection.resume()
+    connection.pause()
+    assert not wire.reading
 
 
 @contextlib.asynccontextmanager

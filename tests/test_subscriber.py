@@ -183,6 +183,7 @@ async def test_a_lone_frame_goes_at_once_and_many_go_together(tmp_path: Path, mo
         subscriber = Subscriber(SubscriberOptions("127.0.0.1", 1), bus, clock=lambda: 77)
         storing = asyncio.create_task(subscriber._store_forever())
         connection = Connection(SubscriberOptions("127.0.0.1", 1), mqtt5=True, receive_maximum=1, take=subscriber._take)
+        subscriber._connection = connection
         loop = asyncio.get_running_loop()
         for seq in range(21):
             subscriber._take(Received(connection, "rw/v1/bed-7/ecg", encode_frame(frame(seq)), 0, 0))
