@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, async_playwright, expect
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
+"""Longest wait for the page: eight processes start at once, on as few as two cores."""
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync"]  # fmt: skip
 ECTOPIC = re.compile("Ventricular tachycardia|Run of ventricular beats|PVC|Bigeminy|Trigeminy")
@@ -76,7 +77,7 @@ async def demo(folder: Path, *arguments: str, data: Path | None) -> AsyncIterato
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGINT)
             try:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(DEADLINE_S):
                     await process.communicate()
             except TimeoutError:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -95,30 +96,33 @@ async def opened(page: Page, running: Demo) -> Page:
 
 @pytest.mark.data
 @pytest.mark.browser
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_eight_recordings_alarm_on_the_wall(tmp_path: Path, data_dir: Path):
     """Eight beds move, an ectopic alarm appears by itself, and an acknowledgement is seen at once on a second page."""
     async with demo(tmp_path, "--patients", "8", data=data_dir) as running, async_playwright() as playwright:
         program = shutil.which("chromium") or shutil.which("google-chrome")
         browser = await playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        expect.set_options(timeout=60_000)
         one = await opened(await (await browser.new_context()).new_page(), running)
         two = await opened(await (await browser.new_context()).new_page(), running)
-        expect.set_options(timeout=60_000)
         await expect(one.locator(".tile")).to_have_count(8)
         await expect(one.locator('[data-bed="mitdb-208"] .tile-hr b')).to_have_text(re.compile(r"^\d+$"))
         await expect(one.locator("#bar")).to_contain_text(ECTOPIC)
         await two.goto(running.url + "/alarms")
         await expect(two.locator("tbody tr").first).to_be_visible()
-        await expect(two.locator("tbody")).not_to_contain_text("Acknowledged by station")
+        # All alarms, since one that is over goes from the open ones with its acknowledgement.
+        await two.get_by_role("button", name="All", exact=True).click()
+        seen = re.compile("(Acknowledged|seen) by station")
+        await expect(two.locator("tbody")).not_to_contain_text(seen)
         await one.goto(running.url + "/alarms")
         await one.locator("tbody tr").filter(has=one.locator("button")).first.locator("button").first.click()
-        await expect(two.locator("tbody")).to_contain_text("Acknowledged by station")
+        await expect(two.locator("tbody")).to_contain_text(seen)
         await one.goto(f"{running.url}/patient/mitdb-208")
         await expect(one.locator(".latest tbody tr .cls").first).to_be_visible()
         await browser.close()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_ctrl_c_leaves_no_process_behind(tmp_path: Path):
     """Without recordings the demo simulates and says how to fetch some; after Ctrl-C everything it started is gone."""
     async with demo(tmp_path, "--patients", "2", data=None) as running:
@@ -126,6 +130,6 @@ async def test_ctrl_c_leaves_no_process_behind(tmp_path: Path):
         assert len(started) >= 6
         assert (tmp_path / ".rhythmwatch" / "demo").is_dir()
     assert running.process.returncode == 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while any(alive(pid) for pid in started):
             await asyncio.sleep(0.05)
