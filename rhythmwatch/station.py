@@ -150,17 +150,22 @@ async def running_station(station: Station, stop: asyncio.Event) -> AsyncIterato
 async def serve_station(station: Station, stop: asyncio.Event) -> None:
     """Run the station until `stop` is set, and say where the page is once it answers."""
     async with running_station(station, stop) as running:
-        stopped = asyncio.create_task(stop.wait(), name="stop")
+        stopped, ready = asyncio.create_task(stop.wait(), name="stop"), running.ready
         try:
-            await asyncio.wait([stopped, running.ready], return_when=asyncio.FIRST_COMPLETED)
-            if running.ready.done():
-                if running.ready.result():
-                    _welcome(running)
-                else:
-                    console.print(f"the page did not answer in {READY_S:.0f} s; the log above says why", style="red")
+            while await _first(ready, stopped) and not ready.result():
+                console.print(f"the page did not answer in {READY_S:.0f} s; the log above says why", style="red")
+                ready = asyncio.create_task(until_ready(running.url), name="ready")
+            if not stopped.done():
+                _welcome(running)
             await stop.wait()
         finally:
-            await end([stopped])
+            await end([stopped, ready])
+
+
+async def _first(one: asyncio.Task[bool], other: asyncio.Task[bool]) -> bool:
+    """Wait until the first of two tasks is done; whether it is `one` alone."""
+    await asyncio.wait([one, other], return_when=asyncio.FIRST_COMPLETED)
+    return not other.done()
 
 
 def _parts(

@@ -16,6 +16,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, async_playwright, expect
 
+from rhythmwatch.station import Running, Station, serve_station
+from rhythmwatch.supervisor import Supervisor
+
 DEADLINE_S = 120.0
 """Longest wait for the page: eight processes start at once, on as few as two cores."""
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
@@ -120,6 +123,35 @@ async def test_eight_recordings_alarm_on_the_wall(tmp_path: Path, data_dir: Path
         await one.goto(f"{running.url}/patient/mitdb-208")
         await expect(one.locator(".latest tbody tr .cls").first).to_be_visible()
         await browser.close()
+
+
+async def test_page_that_answers_late_is_announced(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    """A slow machine is told that the page takes long, and where it is once it answers."""
+    answers = iter([False, True])
+
+    async def until_ready(_url: str) -> bool:
+        return next(answers)
+
+    @contextlib.asynccontextmanager
+    async def running_station(_station: Station, _stop: asyncio.Event) -> AsyncIterator[Running]:
+        ready = asyncio.create_task(until_ready(""))
+        yield Running(Supervisor([]), "http://page", "secret", "", "", ready)
+
+    monkeypatch.setattr("rhythmwatch.station.until_ready", until_ready)
+    monkeypatch.setattr("rhythmwatch.station.running_station", running_station)
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve_station(Station(state=tmp_path, host="127.0.0.1", port=0), stop))
+    said = ""
+    async with asyncio.timeout(30):
+        while "secret" not in said:
+            await asyncio.sleep(0.01)
+            said += capsys.readouterr().out
+    stop.set()
+    await serving
+    assert "http://page" in said
+    assert list(answers) == []
 
 
 @pytest.mark.timeout(300)
