@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import random
@@ -14,13 +15,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from bus.errors import BusError
-from bus.messages import AlarmEvent, BeatEvent, Entry, Event, Inbound, partition_of, unpack_event
-from bus.streams import START, Bus, Position
+from bus.messages import AlarmEvent, BeatEvent, Entry, Event, Inbound, partition_of, unpack_event, unpack_inbound
+from bus.streams import START, Bus, Position, milliseconds
 from ingest.codecs import encode_frame
 from ingest.device import Connection, DeviceMeta, FleetClient
 from ingest.frame import Frame
@@ -32,7 +33,8 @@ from rhythmwatch.models import load_models
 from rhythmwatch.pipeline import Pipeline
 from rhythmwatch.station import Running, Station, running_station, until_ready
 
-PATIENTS: Final = 200
+PATIENTS: Final = int(os.environ.get("RHYTHMWATCH_CHAOS_PATIENTS", "200"))
+"""Fewer make a storm that a busy machine bears while one is written; the table is of the whole ward."""
 SECONDS: Final = 160
 """Signal of each patient."""
 SPEED: Final = 4.0
@@ -41,8 +43,10 @@ CLIENTS: Final = 4
 LAG_MS: Final = 500
 """Behind by less than this counts as recovered."""
 DRAIN_S: Final = 90.0
+HEALING_S: Final = 60.0
 
 BeatKey = tuple[str, int, str]
+Faults: TypeAlias = Callable[["Storm"], Awaitable[None]]
 
 
 @dataclass
@@ -51,8 +55,10 @@ class Findings:
 
     Attributes
     ----------
-    lost_alarms, doubled_alarms, lost_beats, doubled_beats, strange : int
-        Against the undisturbed fold; strange: given here and not there.
+    lost_alarms, doubled_alarms, lost_beats, doubled_beats : int
+        Against the undisturbed fold.
+    strange : list of str
+        Given here and not there.
     recoveries : list of float
         Seconds from each fault until the worker was no more than `LAG_MS` behind.
     """
@@ -63,7 +69,7 @@ class Findings:
     doubled_alarms: int
     lost_beats: int
     doubled_beats: int
-    strange: int
+    strange: list[str]
     recoveries: list[float] = field(default_factory=list)
 
     def line(self, name: str) -> str:
@@ -71,8 +77,15 @@ class Findings:
         p99 = f"{np.percentile(self.recoveries, 99):.1f}" if self.recoveries else "-"
         return (
             f"| {name} | {len(self.recoveries)} | {self.lost_alarms} / {self.doubled_alarms} of {self.alarms} | "
-            f"{self.lost_beats} / {self.doubled_beats} of {self.beats} | {self.strange} | {p99} |"
+            f"{self.lost_beats} / {self.doubled_beats} of {self.beats} | {len(self.strange)} | {p99} |"
         )
+
+    def check(self) -> None:
+        """Hold what the storm cost against the promise: nothing."""
+        assert self.alarms > PATIENTS / 4
+        assert self.beats > 100 * PATIENTS
+        cost = (self.lost_alarms, self.doubled_alarms, self.lost_beats, self.doubled_beats, self.strange)
+        assert cost == (0, 0, 0, 0, [])
 
 
 class Finite:
@@ -117,11 +130,13 @@ def undisturbed(data: Path | None) -> tuple[frozenset[BeatKey], frozenset[str]]:
 class Storm:
     """A running station with its faults."""
 
-    running: Running
     bus: Bus
-    rng: random.Random
+    rng: random.Random = field(default_factory=lambda: random.Random(1))
+    running: Running | None = None
     faults: list[float] = field(default_factory=list)
     healed: list[float] = field(default_factory=list)
+    clients: list[FleetClient] = field(default_factory=list)
+    """Devices that are still playing."""
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -131,12 +146,12 @@ class Storm:
         """Process id of a part; ``bus`` and ``broker`` are the embedded servers."""
         if part == "bus":
             try:
-                return await bus_pid(self.running.bus)
+                return await bus_pid(self.bus.url)
             except (OSError, BusError):
                 return None
         if part == "broker":
             return next(iter(children("mosquitto")), None)
-        return self.running.supervisor.pid(part)
+        return self.running.supervisor.pid(part) if self.running is not None else None
 
     async def kill(self, part: str, signum: signal.Signals = signal.SIGKILL) -> None:
         """Signal a part as soon as it runs."""
@@ -148,11 +163,11 @@ class Storm:
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         """Start a process of ours beside the supervisor's."""
-        environment = {**os.environ, "RHYTHMWATCH_BUS": self.running.bus, "RHYTHMWATCH_SUPERVISED": "1"}
+        environment = {**os.environ, "RHYTHMWATCH_BUS": self.bus.url, "RHYTHMWATCH_SUPERVISED": "1"}
         return await asyncio.create_subprocess_exec(sys.executable, "-m", "rhythmwatch", *arguments, env=environment)
 
     async def watch(self) -> None:
-        """Note after each fault when the workers have caught up again."""
+        """Note after each fault when devices, ingest and workers have caught up again."""
         while True:
             await asyncio.sleep(0.05)
             if len(self.healed) == len(self.faults):
@@ -161,13 +176,32 @@ class Storm:
             # At least one frame of each patient must have come since, or nobody can be behind.
             if self.now() - began < 1.5 / SPEED:
                 continue
-            try:
-                stats = await self.bus.stats(range(self.bus.partitions))
-            except BusError:
-                continue
-            newest = max(int(item.last.partition("-")[0]) for item in stats)
-            if max(item.lag_ms for item in stats) <= LAG_MS and time.time() * 1000 - newest <= LAG_MS:
-                self.healed.append(self.now())
+            with contextlib.suppress(BusError):
+                if await self._well():
+                    self.healed.append(self.now())
+
+    async def heal(self, seconds: float = HEALING_S) -> None:
+        """Wait until all faults so far have been got over."""
+        async with asyncio.timeout(seconds):
+            while len(self.healed) < len(self.faults):
+                await asyncio.sleep(0.05)
+
+    async def _well(self) -> bool:
+        if any(not client.is_connected or client.waiting > PATIENTS for client in self.clients):
+            return False
+        stats = await self.bus.stats(range(self.bus.partitions))
+        since = time.time() * 1000 - LAG_MS
+        if max(item.lag_ms for item in stats) > LAG_MS or max(milliseconds(item.last) for item in stats) < since:
+            return False
+        return not self.clients or await self._frames_come(f"{since:.0f}-0")
+
+    async def _frames_come(self, since: Position) -> bool:
+        """Whether a device was heard: the ticks of ingest come without any."""
+        for partition in range(self.bus.partitions):
+            for record in await self.bus.read_range(partition, since, "+", count=20):
+                if unpack_inbound(record.data).kind == Entry.FRAME:
+                    return True
+        return False
 
 
 def children(name: str) -> list[int]:
@@ -186,36 +220,62 @@ def children(name: str) -> list[int]:
 
 
 async def weather(
-    folder: Path, data: Path | None, faults: Callable[[Storm], Awaitable[None]], seed: int = 1
+    folder: Path,
+    data: Path | None,
+    faults: Faults,
+    seed: int = 1,
+    *,
+    station: Station | None = None,
+    after: Faults | None = None,
 ) -> Findings:
-    """Play the ward through a station while `faults` happen; returns what they cost."""
-    beats, alarms = undisturbed(data)
-    station = Station(state=folder, host="127.0.0.1", port=0)
+    """Play the ward through a station while `faults` happen; returns what they cost.
+
+    Parameters
+    ----------
+    folder : Path
+        State of the station.
+    station : Station, optional
+        Else one with everything embedded.
+    after : callable, optional
+        Called once all that is awaited is there, while the station still runs.
+    """
+    station = station or Station(state=folder, host="127.0.0.1", port=0)
     async with running_station(station, asyncio.Event()) as running, Bus(running.bus, timeout_s=2.0) as bus:
-        assert await until_ready(running.url)
-        storm = Storm(running, bus, random.Random(seed))
-        watcher = asyncio.create_task(storm.watch())
-        troubles = asyncio.ensure_future(faults(storm))
-        try:
-            await publish(running, ward(data))
-            await troubles
-            got_beats, got_alarms = await drained(bus, beats, alarms)
-        finally:
-            watcher.cancel()
-            troubles.cancel()
+        # Twice: a busy machine takes its time.
+        assert await until_ready(running.url) or await until_ready(running.url)
+        return await played(Storm(bus, random.Random(seed), running), running.devices, data, faults, after)
+
+
+async def played(
+    storm: Storm, devices: str, data: Path | None, faults: Faults, after: Faults | None = None
+) -> Findings:
+    """Play the ward through a chain that runs, whose broker is at `devices`; further as `weather`."""
+    beats, alarms = undisturbed(data)
+    watcher = asyncio.create_task(storm.watch())
+    troubles = asyncio.ensure_future(faults(storm))
+    try:
+        await publish(storm, devices, ward(data))
+        await troubles
+        got_beats, got_alarms = await drained(storm.bus, beats, alarms)
+        if after is not None:
+            await after(storm)
+    finally:
+        watcher.cancel()
+        troubles.cancel()
+        await asyncio.gather(watcher, troubles, return_exceptions=True)
     recoveries = [healed - fault for fault, healed in zip(storm.faults, storm.healed, strict=False)]
     return Findings(
         len(alarms), len(beats),
         len(alarms - got_alarms.keys()), sum(count - 1 for count in got_alarms.values()),
         len(beats - got_beats.keys()), sum(count - 1 for count in got_beats.values()),
-        len(got_beats.keys() - beats) + len(got_alarms.keys() - alarms),
+        sorted(map(str, (got_beats.keys() - beats) | (got_alarms.keys() - alarms))),
         recoveries,
     )  # fmt: skip
 
 
-async def publish(running: Running, sources: Sequence[Finite]) -> None:
+async def publish(storm: Storm, devices: str, sources: Sequence[Finite]) -> None:
     """Publish all frames at speed, and wait until the broker has acknowledged the last."""
-    address = BrokerAddress.parse(running.devices)
+    address = BrokerAddress.parse(devices)
     connection = Connection(address.host, address.port, address.username, address.password)
 
     async def part(number: int) -> None:
@@ -223,7 +283,11 @@ async def publish(running: Running, sources: Sequence[Finite]) -> None:
         metas = [DeviceMeta(item.device, EPOCH, item.rate, item.leads, item.gain) for item in mine]
         async with FleetClient(connection, metas) as client:
             await client.connected()
-            await play(mine, client, epoch=EPOCH, start_ms=0, speed=SPEED)
+            storm.clients.append(client)
+            try:
+                await play(mine, client, epoch=EPOCH, start_ms=0, speed=SPEED)
+            finally:
+                storm.clients.remove(client)
             async with asyncio.timeout(DRAIN_S):
                 await client.drain()
 
@@ -239,7 +303,10 @@ async def drained(bus: Bus, beats: frozenset[BeatKey], alarms: frozenset[str]) -
     cursors: dict[int, Position] = dict.fromkeys(range(bus.partitions), START)
     until = time.monotonic() + DRAIN_S
     while time.monotonic() < until:
-        batches = await bus.read_events(cursors, count=1000, block_ms=200)
+        try:
+            batches = await bus.read_events(cursors, count=1000, block_ms=200)
+        except BusError:
+            continue
         for partition, records in batches:
             cursors[partition] = records[-1].position
             for record in records:
