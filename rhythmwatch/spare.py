@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import signal
 from typing import Final
 
 import msgspec
@@ -59,8 +58,6 @@ def stand_by() -> Orders | None:
     told = int(os.environ.pop(ORDERS_FD, "-1"))
     if told < 0:
         return None
-    # Ctrl-C reaches all processes of a terminal; this one ends when its supervisor says so.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     import rhythmwatch.worker  # noqa: F401 (loaded ahead)
     from rhythmwatch.warm import compile_kernels
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from rhythmwatch.cli import options
 from rhythmwatch.process import die_with_parent
@@ -10,6 +11,8 @@ from rhythmwatch.process import die_with_parent
 
 def spare() -> None:
     """Stand by for the supervisor to take the place of a worker that dies."""
+    # Ctrl-C reaches all processes of a terminal, this one perhaps as it loads; it ends when its supervisor says so.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     from rhythmwatch.cli.tree import app
     from rhythmwatch.models import ModelError
     from rhythmwatch.spare import stand_by
