@@ -11,6 +11,8 @@ import yaml
 from typer.main import get_command
 
 from alerts.history import Counters as HistoryCounters
+from ingest.accounts import SERVICE, dynamic_security
+from rhythmwatch.addresses import BrokerAddress
 from rhythmwatch.cli import app
 from rhythmwatch.keeping import figures as historian_figures
 from rhythmwatch.metrics import Figure
@@ -77,6 +79,19 @@ def test_an_ingest_that_is_replaced_keeps_its_name():
     assert container["args"] == ["ingest", "--share"]
     named = {"name": "RHYTHMWATCH_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     assert named in container["env"]
+
+
+def test_the_secret_names_the_account_that_may_read_by_shares():
+    """Of the accounts that the registry's keeper writes, the one of our own processes."""
+    (secret,) = [item for item in MANIFESTS if item["kind"] == "Secret"]
+    address = BrokerAddress.parse(secret["stringData"]["RHYTHMWATCH_BROKER"])
+    assert (address.username, address.tls) == (SERVICE, True)
+    roles = {role["rolename"]: role["acls"] for role in json.loads(dynamic_security([]))["roles"]}
+    shares = [rule["topic"] for rule in roles[SERVICE] if rule["acltype"].startswith("subscribe")]
+    assert "$share/+/rw/v1/#" in shares
+    asked = {entry["valueFrom"]["secretKeyRef"]["key"] for item in containers() for entry in item["env"]
+             if "secretKeyRef" in entry.get("valueFrom", {})}  # fmt: skip
+    assert asked <= secret["stringData"].keys()
 
 
 def test_workers_cover_each_partition_once():
