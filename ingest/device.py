@@ -275,8 +275,8 @@ class FleetClient:
             tls_context=c.tls,
             max_inflight_messages=self._inflight,
         )
-        # aiomqtt warns of many calls under way; here their number is bounded on purpose.
-        client.pending_calls_threshold = self._inflight
+        # aiomqtt warns of many calls under way; here their number is bounded on purpose. One that is over still counts.
+        client.pending_calls_threshold = 2 * self._inflight
         async with client:
             self.stats.connects += 1
             async with asyncio.TaskGroup() as group:
