@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,37 +16,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from alerts.archive_files import BEAT, Segment, segment_length, segment_path
+from alerts.archive_files import BEAT, Segment, segment_length
 from alerts.archive_index import Index, MinuteSums
 from bus.messages import BeatEvent, Entry, unpack_event, unpack_inbound
 from bus.streams import Record
 from ingest.codecs import decode_frame
 from ingest.frame import Frame, FrameError
 from rhythmwatch.record_files import SegmentFiles
-from rhythmwatch.record_place import Timeline
+from rhythmwatch.record_segments import Segments
 from rhythmwatch.record_state import Counters, PartitionState, PatientState, dump, load
 
-ANCHOR_MS: Final = 50.0
-"""The index gets a new anchor when the wall clock differs by this from the last one carried on."""
 _INT16: Final = 2**15
 _BEAT: Final = struct.Struct("<qffI2s2sB19s4x")
 """As `BEAT`, but quicker for one."""
 _MAP_BYTES: Final = 19
-
-
-@dataclass(slots=True)
-class _Pending:
-    """What is to be written to a segment."""
-
-    segment: Segment
-    chunks: list[tuple[int, NDArray[Any], bool]] = field(default_factory=list)
-    beats: list[bytes] = field(default_factory=list)
-    indexed: bool = False
-
-    def holds(self, epoch: int, begin: int, end: int, bits: int) -> bool:
-        """Whether samples belong into this segment."""
-        mine = self.segment
-        return mine.epoch == epoch and mine.bits == bits and mine.first <= begin and end <= mine.first + mine.length
 
 
 class Recording:
@@ -82,13 +64,8 @@ class Recording:
         places = index.places()
         self._states = {partition: load(places.get(partition)) for partition in partitions}
         self._moved: set[int] = set()
-        self._segments: dict[str, Segment] = {}
-        self._epochs: dict[tuple[str, int], list[Segment]] = {}
+        self._segments = Segments(index)
         self._files: dict[str, SegmentFiles] = {}
-        self._current: dict[str, str] = {}
-        self._pending: dict[str, _Pending] = {}
-        self._usual: dict[str, _Pending] = {}
-        """Where the last live frame of a patient went: most often the next one goes there too."""
         self._written: set[str] = set()
         self._new_rows: dict[str, Segment] = {}
         self._minutes: list[tuple[str, int, MinuteSums]] = []
@@ -157,9 +134,10 @@ class Recording:
         late = placed == "late"
         rows, bits = _on_disk(frame)
         sample, end = frame.sample, frame.sample + len(rows)
-        usual = None if late else self._usual.get(entry.patient)
-        if usual is not None and usual.holds(frame.epoch, sample, end, bits):
-            self._anchor(usual, known.timeline, sample)
+        segments = self._segments
+        usual = None if late else segments.usual(entry.patient, frame.epoch, sample, end, bits)
+        if usual is not None:
+            segments.anchor(usual, known.timeline, sample)
             usual.chunks.append((sample, rows, False))
             self.pending_bytes += rows.nbytes
             self.counters.frames += 1
@@ -168,13 +146,13 @@ class Recording:
         while sample < end:
             number = sample // length
             stop = min(end, (number + 1) * length)
-            pending = self._segment_for(known.timeline, frame, entry.server_ms, sample, number, bits)
+            pending = segments.of_sample(known.timeline, frame, entry.server_ms, sample, number, bits)
             if pending is None:
                 self.counters.refuse("changed")
                 return
             if not late:
-                self._anchor(pending, known.timeline, sample)
-                self._usual[entry.patient] = pending
+                segments.anchor(pending, known.timeline, sample)
+                segments.make_usual(entry.patient, pending)
             part = rows[sample - frame.sample : stop - frame.sample]
             pending.chunks.append((sample, part, late))
             self.pending_bytes += part.nbytes
@@ -188,96 +166,19 @@ class Recording:
         if not self._may_keep(event.patient, event.ms):
             self.counters.refuse("not agreed")
             return
-        for segment in self._of_epoch(event.patient, event.epoch):
+        for segment in self._segments.of_epoch(event.patient, event.epoch):
             if segment.first <= event.sample < segment.first + segment.length:
-                self._open(segment).beats.append(_pack_beat(event))
+                self._segments.open(segment).beats.append(_pack_beat(event))
                 self.counters.beats += 1
                 return
         self.counters.refuse("beat")
-
-    # --- which segment -------------------------------------------------------------------------------------------
-
-    def _segment_for(
-        self, timeline: Timeline, frame: Frame, server_ms: int, sample: int, number: int, bits: int
-    ) -> _Pending | None:
-        """Find or make the segment of a sample; None where the epoch was recorded in another format."""
-        path = segment_path(frame.device, frame.epoch, number, bits)
-        pending = self._pending.get(path)
-        if pending is not None and pending.segment.fs == frame.rate:
-            segment = pending.segment
-        else:
-            known = self._of_epoch(frame.device, frame.epoch)
-            found = [item for item in known if item.path == path]
-            segment = found[0] if found else self._new(timeline, frame, server_ms, sample, number, bits)
-        if (segment.fs, segment.gain, segment.leads) != (frame.rate, frame.gain, frame.leads):
-            return None
-        opened = self._open(segment)
-        if self._current.get(frame.device) != path:
-            # It may have been deleted meanwhile: whoever writes a file makes sure that the index has it.
-            opened.indexed = True
-        return opened
-
-    def _of_epoch(self, patient: str, epoch: int) -> list[Segment]:
-        key = (patient, epoch)
-        known = self._epochs.get(key)
-        if known is None:
-            known = self._epochs[key] = self._index.segments_of(patient, epoch)
-        return known
-
-    def _new(self, timeline: Timeline, frame: Frame, server_ms: int, sample: int, number: int, bits: int) -> Segment:
-        length = segment_length(frame.rate)
-        known = self._of_epoch(frame.device, frame.epoch)
-        if frame.epoch == timeline.epoch:
-            ms = timeline.clock.origin_ms + sample * 1000 / frame.rate
-        elif known:
-            ms = min(known, key=lambda item: abs(item.first - sample)).ms(sample)
-        else:
-            ms = timeline.guess_ms(frame, server_ms) + (sample - frame.sample) * 1000 / frame.rate
-        segment = _timed(
-            Segment(
-                path=segment_path(frame.device, frame.epoch, number, bits),
-                patient=frame.device,
-                device=frame.device,
-                epoch=frame.epoch,
-                first=number * length,
-                length=length,
-                from_ms=0,
-                to_ms=0,
-                fs=frame.rate,
-                gain=frame.gain,
-                leads=frame.leads,
-                bits=bits,
-                anchors=((sample, ms),),
-            )
-        )
-        known.append(segment)
-        self._open(segment).indexed = True
-        return segment
-
-    def _open(self, segment: Segment) -> _Pending:
-        pending = self._pending.get(segment.path)
-        if pending is None:
-            pending = self._pending[segment.path] = _Pending(segment)
-        return pending
-
-    def _anchor(self, pending: _Pending, timeline: Timeline, sample: int) -> None:
-        """Follow the wall clock in the segment's times."""
-        segment = pending.segment
-        at, ms = segment.anchors[-1]
-        now = timeline.clock.origin_ms + sample * 1000 / segment.fs
-        if sample <= at or abs(ms + (sample - at) * 1000 / segment.fs - now) <= ANCHOR_MS:
-            return
-        changed = _timed(replace(segment, anchors=(*segment.anchors, (sample, now))))
-        known = self._of_epoch(segment.patient, segment.epoch)
-        known[known.index(segment)] = changed
-        pending.segment, pending.indexed = changed, True
 
     # --- to disk -------------------------------------------------------------------------------------------------
 
     @property
     def news(self) -> bool:
         """Whether something waits that readers can't find before the next `flush`: a new segment, a change of clock."""
-        return any(pending.indexed for pending in self._pending.values())
+        return self._segments.news
 
     def write(self) -> None:
         """Write samples and beats to their files, where readers find them; nothing counts as stored before `flush`.
@@ -287,7 +188,8 @@ class Recording:
         OSError
             If files can't be written; nothing is forgotten, call again later.
         """
-        for path, pending in self._pending.items():
+        waiting = self._segments.pending
+        for path, pending in waiting.items():
             files = self._files.get(path)
             if files is None:
                 files = self._files[path] = SegmentFiles(self._root, pending.segment)
@@ -296,12 +198,11 @@ class Recording:
                 (files.fill if late else files.write)(sample, rows)
             if pending.beats:
                 files.append_beats(np.frombuffer(b"".join(pending.beats), BEAT))
-        self._written.update(self._pending)
-        for path, pending in self._pending.items():
+        self._written.update(waiting)
+        for path, pending in waiting.items():
             if pending.indexed:
                 self._new_rows[path] = pending.segment
-        self._pending.clear()
-        self._usual.clear()
+        self._segments.written()
         self.pending_bytes = 0
 
     def flush(self) -> None:
@@ -339,8 +240,10 @@ class Recording:
             self._files.pop(path).close()
         if not old:
             return
-        self._current = {patient: path for patient, path in self._current.items() if path in self._files}
-        self._epochs.clear()
+        current = self._segments.current
+        for patient in [patient for patient, path in current.items() if path not in self._files]:
+            del current[patient]
+        self._segments.forget()
 
     def close(self) -> None:
         """Complete the segments at hand and close all files; call after a last `flush`."""
@@ -351,29 +254,20 @@ class Recording:
 
     def _leave_old_segments(self) -> None:
         """Complete and close segments that are not the newest of their patient any more."""
+        current = self._segments.current
         for segment in [self._files[path].segment for path in self._written]:
-            current = self._current.get(segment.patient)
-            if current is None or _newer(segment, self._files[current].segment):
-                self._current[segment.patient] = segment.path
-        kept = set(self._current.values())
+            newest = current.get(segment.patient)
+            if newest is None or _newer(segment, self._files[newest].segment):
+                current[segment.patient] = segment.path
+        kept = set(current.values())
         for path in [path for path in self._files if path not in kept]:
             self._files[path].complete()
             self._files.pop(path).close()
-        if len(self._epochs) > 4 * max(1, len(self._current)) + 64:
-            self._epochs.clear()
+        self._segments.tidy()
 
 
 def _newer(one: Segment, other: Segment) -> bool:
     return (one.epoch, one.first, one.bits) > (other.epoch, other.first, other.bits)
-
-
-def _timed(segment: Segment) -> Segment:
-    """Say between which times the segment's samples may lie."""
-    last, last_ms = segment.anchors[-1]
-    begin = segment.ms(segment.first)
-    end = last_ms + (segment.first + segment.length - last) * 1000 / segment.fs
-    # Samples before the first anchor are carried back from it, so the begin is the least of all times.
-    return replace(segment, from_ms=int(begin), to_ms=int(end) + 1)
 
 
 def _on_disk(frame: Frame) -> tuple[NDArray[Any], int]:
