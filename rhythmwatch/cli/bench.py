@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from rich.table import Table
@@ -16,15 +16,20 @@ from rhythmwatch.cli import options
 bench = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
 
 
+def _least(name: str, least: float, what: str, most: float | None = None) -> Any:
+    """Make an option with a number of at least `least`, also an environment variable as all options are."""
+    return typer.Option(f"--{name}", envvar=f"RHYTHMWATCH_{name.upper()}", min=least, max=most, help=what)
+
+
+InBatch: TypeAlias = Annotated[int, _least("patients", 1, "Patients in a batch.")]
+SignalSeconds: TypeAlias = Annotated[float, _least("seconds", 5.0, "Signal seconds a patient.")]
+
+
 @bench.command("latency")
 def bench_latency(
     data: options.Data = None,
-    patients: Annotated[
-        int, typer.Option("--patients", envvar="RHYTHMWATCH_PATIENTS", min=1, help="Patients at speed 1.")
-    ] = 50,
-    seconds: Annotated[
-        float, typer.Option("--seconds", envvar="RHYTHMWATCH_SECONDS", min=10.0, help="Length of the measurement.")
-    ] = 60.0,
+    patients: Annotated[int, _least("patients", 1, "Patients at speed 1.")] = 50,
+    seconds: Annotated[float, _least("seconds", 10.0, "Length of the measurement.")] = 60.0,
     as_json: options.AsJson = False,
 ) -> None:
     """Time from the publish of the frame that completes the evidence to the alarm on a websocket."""
@@ -36,12 +41,8 @@ def bench_latency(
 @bench.command("stages")
 def bench_stages(
     data: options.Data = None,
-    patients: Annotated[
-        int, typer.Option("--patients", envvar="RHYTHMWATCH_PATIENTS", min=1, help="Patients in a batch.")
-    ] = 200,
-    seconds: Annotated[
-        float, typer.Option("--seconds", envvar="RHYTHMWATCH_SECONDS", min=5.0, help="Signal seconds a patient.")
-    ] = 30.0,
+    patients: InBatch = 200,
+    seconds: SignalSeconds = 30.0,
     as_json: options.AsJson = False,
 ) -> None:
     """Cost of each stage, microseconds of one core a patient-second."""
@@ -53,12 +54,8 @@ def bench_stages(
 @bench.command("peers")
 def bench_peers(
     data: options.Data = None,
-    patients: Annotated[
-        int, typer.Option("--patients", envvar="RHYTHMWATCH_PATIENTS", min=1, help="Patients in a batch.")
-    ] = 200,
-    seconds: Annotated[
-        float, typer.Option("--seconds", envvar="RHYTHMWATCH_SECONDS", min=5.0, help="Signal seconds a patient.")
-    ] = 10.0,
+    patients: InBatch = 200,
+    seconds: SignalSeconds = 10.0,
     as_json: options.AsJson = False,
 ) -> None:
     """Our signal work beside what people compose today, microseconds of one core a patient-second."""
@@ -70,22 +67,12 @@ def bench_peers(
 @bench.command("capacity")
 def bench_capacity(
     data: options.Data = None,
-    first: Annotated[
-        int, typer.Option("--first", envvar="RHYTHMWATCH_FIRST", min=1, help="Patients to begin with.")
-    ] = 400,
-    step: Annotated[
-        int, typer.Option("--step", envvar="RHYTHMWATCH_STEP", min=1, help="Patients added at a time.")
-    ] = 200,
-    most: Annotated[int, typer.Option("--most", envvar="RHYTHMWATCH_MOST", min=1, help="Patients at most.")] = 4000,
-    seconds: Annotated[
-        float, typer.Option("--seconds", envvar="RHYTHMWATCH_SECONDS", min=5.0, help="Length of each measurement.")
-    ] = 20.0,
-    workers: Annotated[
-        int, typer.Option("--workers", envvar="RHYTHMWATCH_WORKERS", min=1, max=64, help="Worker processes.")
-    ] = 1,
-    leads: Annotated[
-        int, typer.Option("--leads", envvar="RHYTHMWATCH_LEADS", min=1, max=2, help="Leads that each device sends.")
-    ] = 1,
+    first: Annotated[int, _least("first", 1, "Patients to begin with.")] = 400,
+    step: Annotated[int, _least("step", 1, "Patients added at a time.")] = 200,
+    most: Annotated[int, _least("most", 1, "Patients at most.")] = 4000,
+    seconds: Annotated[float, _least("seconds", 5.0, "Length of each measurement.")] = 20.0,
+    workers: Annotated[int, _least("workers", 1, "Worker processes.", 64)] = 1,
+    leads: Annotated[int, _least("leads", 1, "Leads that each device sends.", 2)] = 1,
     as_json: options.AsJson = False,
 ) -> None:
     """Find how many patients one core carries in real time, from the broker to a websocket, and what peers carry."""
@@ -118,13 +105,8 @@ def bench_capacity(
 @bench.command("scaling")
 def bench_scaling(
     data: options.Data = None,
-    patients: Annotated[
-        int,
-        typer.Option("--patients", envvar="RHYTHMWATCH_PATIENTS", min=1, help="Patients whose backlog is worked off."),
-    ] = 400,
-    seconds: Annotated[
-        float, typer.Option("--seconds", envvar="RHYTHMWATCH_SECONDS", min=5.0, help="Signal seconds a patient.")
-    ] = 60.0,
+    patients: Annotated[int, _least("patients", 1, "Patients whose backlog is worked off.")] = 400,
+    seconds: SignalSeconds = 60.0,
     as_json: options.AsJson = False,
 ) -> None:
     """Time that one worker and two take for the same backlog on the bus."""
