@@ -129,7 +129,8 @@ def _take(state: RuleState, item: Evidence, limits: Limits, out: list[Condition]
     if isinstance(item, Beat):
         # Beats come in order of R, so the deadlines up to this one are decided.
         _until(state, item.decided, limits, out, item.r, item.r)
-        on_peak(state, item.r, item.decided, limits, out)
+        if item.r > state.peak_r:
+            on_peak(state, item.r, item.decided, limits, out)
         on_beat(state, item, limits, out)
     elif isinstance(item, Peak):
         if item.beside:

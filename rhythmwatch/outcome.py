@@ -158,27 +158,22 @@ def _take_quality(patient: Patient, stretch: Stretch, evidence: list[Evidence], 
 
 
 def _take_beat(patient: Patient, beat: ClassifiedBeat, out: Output) -> Beat:
-    code, rr_ms, r = CLASSES[beat.best], round(beat.rr_ms), beat.r
+    code, rr_ms, r = CLASSES[beat.best], beat.rr_ms, beat.r
     sample = round(r * patient.rate / FS)
     patient.vitals.beat(r, rr_ms, code)
     name = patient.book.patient
     event = BeatEvent(
         name, patient.device, patient.epoch, sample, patient.clock.ms(sample),
-        code, four_digits(beat.p), CLASSES[beat.second], four_digits(beat.second_p), rr_ms,
+        code, beat.shown_p, CLASSES[beat.second], beat.shown_second_p, rr_ms,
         beat.map,
     )  # fmt: skip
     out.events.append((name, event))
     return Beat(r, beat.decided, code, beat.p, beat.shape)
 
 
-def four_digits(p: float) -> float:
-    """Round a probability of single precision as ``round(p, 4)`` does, but quicker: the product is exact."""
-    return round(p * 1e4) / 1e4
-
-
 def _rhythm_event(patient: Patient, verdict: Rhythm) -> RhythmEvent:
     sample = round(verdict.end * patient.rate / FS)
     ms = patient.clock.ms(sample)
     return RhythmEvent(
-        patient.id, patient.device, patient.epoch, sample, ms, verdict.code, four_digits(verdict.probability)
+        patient.id, patient.device, patient.epoch, sample, ms, verdict.code, round(verdict.probability, 4)
     )

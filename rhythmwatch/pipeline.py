@@ -43,6 +43,7 @@ __all__ = ["Output", "Pipeline"]
 
 SILENT_S: Final = 10.0
 """Without a frame for this long a patient's silence is evidence (rule NO_DATA)."""
+_FRAMES: Final = frozenset({Entry.FRAME, Entry.BACKFILL})
 ACTION_AHEAD_MS: Final = 10_000
 """The most by which an action moves a patient's time on; ticks do so each second."""
 
@@ -132,7 +133,7 @@ class Pipeline:
         queue = queues.get(patient.id)
         if queue is None:
             queue = queues[patient.id] = deque()
-        if entry.kind in (Entry.FRAME, Entry.BACKFILL):
+        if entry.kind in _FRAMES:
             try:
                 frame = decode_frame(entry.payload)
             except FrameError as error:
@@ -203,7 +204,8 @@ class Pipeline:
 
     def _chunk(self, patient: Patient, work: Samples) -> Chunk | None:
         mv = work.mv
-        patient.now_ms = max(patient.now_ms, work.ms)
+        if work.ms > patient.now_ms:
+            patient.now_ms = work.ms
         skip = patient.skip_to - patient.next_sample
         patient.next_sample += len(mv)
         if work.origin_ms is None:

@@ -54,15 +54,24 @@ class Chunk(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 class ClassifiedBeat(msgspec.Struct, frozen=True, gc=False):
-    """A beat with its likeliest and second class (indices into `inference.beats.CLASSES`)."""
+    """A beat with its likeliest and second class (indices into `inference.beats.CLASSES`).
+
+    Attributes
+    ----------
+    p : float
+        Probability of the likeliest class.
+    shown_p, shown_second_p : float
+        Probabilities of both, rounded to four digits.
+    """
 
     r: int
     decided: int
     best: int
     p: float
+    shown_p: float
     second: int
-    second_p: float
-    rr_ms: float
+    shown_second_p: float
+    rr_ms: int
     shape: int
     map: bytes
 
@@ -353,5 +362,10 @@ def _beats(rows: features.Rows, probabilities: NDArray[np.float32], maps: list[b
         return []
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
     p = np.take_along_axis(probabilities, order, axis=1)
-    columns = (rows.r, rows.decided, order[:, 0], p[:, 0], order[:, 1], p[:, 1], rows.rr_ms, rows.cluster + 1)
+    # As `round` does, digit for digit: of single precision, so that the product is exact.
+    shown = np.rint(p.astype(np.float64) * 1e4) / 1e4
+    rr_ms = np.rint(rows.rr_ms).astype(np.int64)
+    columns = (
+        rows.r, rows.decided, order[:, 0], p[:, 0], shown[:, 0], order[:, 1], shown[:, 1], rr_ms, rows.cluster + 1,
+    )  # fmt: skip
     return list(map(ClassifiedBeat, *(column.tolist() for column in columns), maps))
