@@ -7,6 +7,7 @@ import io
 import time
 import zipfile
 from collections.abc import Iterator
+from datetime import UTC
 from pathlib import Path
 
 import edfio
@@ -107,7 +108,7 @@ def test_edf_is_exact_at_the_usual_gain():
     assert [signal.label for signal in file.signals] == ["ECG MLII", "ECG V1"]
     assert np.array_equal(file.signals[1].digital, units[:, 1])
     assert file.signals[0].data == pytest.approx(units[:, 0] / GAIN, abs=1e-3)
-    assert file.startdatetime.timestamp() == pytest.approx(T0 / 1000)
+    assert file.startdatetime.replace(tzinfo=UTC).timestamp() == pytest.approx(T0 / 1000, abs=1e-3)
 
 
 def test_annotations_of_exports(tmp_path: Path):
