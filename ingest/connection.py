@@ -17,6 +17,12 @@ from typing import Final, Protocol, Self, cast
 
 GROUP: Final = "rw"
 KEEPALIVE_S: Final = 30
+PING_S: Final = 2.0
+SILENT: Final = 3
+"""Looks in a row, one each `PING_S`, at which a broker must have been silent to be held for gone.
+
+Where the network was cut, TCP may take half a minute after it is whole again to find that out.
+"""
 TIMEOUT_S: Final = 5.0
 MOST_TOPICS: Final = 65_536
 
@@ -120,7 +126,9 @@ class Connection(asyncio.Protocol):
         self._rest = b""
         self._topics: dict[bytes, str] = {}
         self._acknowledged: list[bytes] = []
-        self._heard = False
+        self._heard = True
+        self._silent = 0
+        self._paused = False
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._answer: asyncio.Future[bytes] = loop.create_future()
@@ -213,11 +221,13 @@ class Connection(asyncio.Protocol):
         """Leave what comes with the kernel until `resume`: one wake-up for many messages costs less than one each."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
+            self._paused = True
 
     def resume(self) -> None:
         """Read on."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+            self._paused = False
 
     # --- called by asyncio ---------------------------------------------------------------------------------------
 
@@ -312,16 +322,18 @@ class Connection(asyncio.Protocol):
         self._acknowledged.clear()
 
     def _ping(self) -> None:
-        """Ask for a sign of life each keep-alive, and give up when none came since the last one."""
+        """Ask for a sign of life now and then, and give up when none has come for a while."""
         if self._lost.done() or self._transport is None:
             return
-        if self._pinger is not None and not self._heard:
+        # Where we do not read we can't hear.
+        self._silent = 0 if self._heard or self._paused else self._silent + 1
+        if self._silent >= SILENT:
             self._end(BrokerLostError("the broker fell silent"))
             self._drop()
             return
         self._heard = False
         self._transport.write(bytes((_PINGREQ, 0)))
-        self._pinger = self._loop.call_later(KEEPALIVE_S, self._ping)
+        self._pinger = self._loop.call_later(PING_S, self._ping)
 
     def _end(self, error: BrokerLostError) -> None:
         self.live = False

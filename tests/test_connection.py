@@ -204,14 +204,14 @@ async def test_a_silent_broker_is_given_up(monkeypatch: pytest.MonkeyPatch):
 
 
 async def test_a_broker_that_stops_answering_is_noticed(monkeypatch: pytest.MonkeyPatch):
-    """Two keep-alives without a byte end the connection."""
+    """Some pings without a byte end the connection."""
     async with broker_that(bytes((0x20, 2, 0, 0))) as port:
         options = SubscriberOptions("127.0.0.1", port)
         connection = Connection(options, mqtt5=False, receive_maximum=5, take=lambda _: None)
 
         async def wait() -> None:
             async with connection:
-                monkeypatch.setattr("ingest.connection.KEEPALIVE_S", 0.05)
+                monkeypatch.setattr("ingest.connection.PING_S", 0.05)
                 connection._ping()
                 async with asyncio.timeout(10):
                     await connection.lost_or(asyncio.Event())
