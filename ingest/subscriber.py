@@ -22,7 +22,7 @@ import structlog
 
 from bus.clock import now_ms
 from bus.errors import BusError
-from bus.messages import DeviceNote, Entry, Inbound, pack, pack_inbound, pack_inbound_parts, partition_of
+from bus.messages import DeviceNote, Entry, pack, pack_inbound_parts, partition_of
 from bus.streams import Bus
 from bus.tasks import run_all
 from ingest.accounts import LIMITS
@@ -45,7 +45,6 @@ loop cost a batch more than all that is done to its frames."""
 IN_HAND: Final = 2_000
 IN_HAND_BYTES: Final = 64 << 20
 BACKOFF_S: Final = (0.1, 10.0)
-TICK_S: Final = 1.0
 STORE_BACKOFF_S: Final = (0.05, 2.0)
 
 _log = structlog.get_logger(__name__)
@@ -380,26 +379,3 @@ def _device_and_kind(topic: str) -> tuple[str, str]:
     if len(parts) != 4 or parts[3] not in _KNOWN or DEVICE_ID.fullmatch(parts[2]) is None:
         raise FrameError("topic", "topics are rw/v1/{device}/" + "|".join((*KINDS, *STRAPS)))
     return parts[2], parts[3]
-
-
-async def tick_forever(
-    bus: Bus, *, clock: Callable[[], int] = now_ms, period_s: float = TICK_S, counts: Counter[str] | None = None
-) -> None:
-    """Append a TICK to every partition each period, so that time goes on where no frame comes.
-
-    One process need do so; several do no harm. A tick that can't be stored is left out and counted: the next one says
-    all that it would have said.
-    """
-    counts = Counter() if counts is None else counts
-    loop = asyncio.get_running_loop()
-    due = loop.time()
-    while True:
-        tick = pack_inbound(Inbound(Entry.TICK, clock(), "", b""))
-        try:
-            await bus.append_in([(partition, tick) for partition in range(bus.partitions)])
-            counts["ticks"] += 1
-        except BusError as error:
-            counts["drop_tick"] += 1
-            _log.warning("tick_dropped", why=str(error))
-        due = max(due + period_s, loop.time())
-        await asyncio.sleep(due - loop.time())

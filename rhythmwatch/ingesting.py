@@ -17,7 +17,8 @@ from bus.messages import unpack_inbound
 from bus.streams import START, Bus, milliseconds
 from bus.tasks import run_all
 from ingest.limits import DeviceLimits
-from ingest.subscriber import Subscriber, SubscriberOptions, tick_forever
+from ingest.subscriber import Subscriber, SubscriberOptions
+from ingest.ticker import tick_forever
 from rhythmwatch.addresses import BrokerAddress
 from rhythmwatch.metrics import Figure, exposing
 

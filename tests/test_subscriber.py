@@ -19,7 +19,8 @@ from ingest.broker import Broker, embedded_broker
 from ingest.codecs import decode_frame, encode_frame, encode_json
 from ingest.connection import Connection, Received
 from ingest.frame import Frame
-from ingest.subscriber import Subscriber, SubscriberOptions, tick_forever
+from ingest.subscriber import Subscriber, SubscriberOptions
+from ingest.ticker import tick_forever
 
 ENGINES = [pytest.param("mosquitto", marks=pytest.mark.services), "amqtt"]
 
