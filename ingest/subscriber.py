@@ -46,6 +46,8 @@ IN_HAND: Final = 2_000
 IN_HAND_BYTES: Final = 64 << 20
 BACKOFF_S: Final = (0.1, 10.0)
 STORE_BACKOFF_S: Final = (0.05, 2.0)
+REPLICATED_S: Final = 10.0
+"""After this long without an entry that no replica took: not every batch goes to the server that lacks one."""
 
 _log = structlog.get_logger(__name__)
 
@@ -145,6 +147,7 @@ class Subscriber:
         self._some = asyncio.Event()
         self._drained = asyncio.Event()
         self._alone = False
+        self._alone_at = 0.0
         self._overflow = asyncio.Event()
 
     async def run(self) -> None:
@@ -355,14 +358,16 @@ class Subscriber:
 
     def _note_replicas(self, replicated: bool, count: int) -> None:
         """Say when a server of the bus has lost its replica, and when it has one again: patients are watched on."""
+        now = self._monotonic()
         if not replicated:
             self.counts["unreplicated"] += count
-        if replicated == self._alone:
-            self._alone = not replicated
-            if self._alone:
+            self._alone_at = now
+            if not self._alone:
+                self._alone = True
                 _log.error("no_replica", why="what is acknowledged now is lost if its server is")
-            else:
-                _log.info("replicated_again")
+        elif self._alone and now - self._alone_at >= REPLICATED_S:
+            self._alone = False
+            _log.info("replicated_again")
 
     def _drop(self, reason: str) -> None:
         name = f"drop_{reason}"
