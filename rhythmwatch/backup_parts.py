@@ -146,7 +146,7 @@ class Writer:
         info.size, info.mode, info.mtime = size, 0o600, int(time.time())
         hashed = _Hashed(file, self._count)
         try:
-            self._tar.addfile(info, hashed)  # type: ignore[arg-type]
+            self._tar.addfile(info, hashed)
         except OSError as error:
             if error.errno is None:
                 raise BackupError(f"{name} became shorter while it was read; try again") from error

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -32,21 +33,25 @@ from alerts.care import Care, new_person
 from alerts.care_erasure import Erasures
 from alerts.database import open_engine, upgrade
 from alerts.store import Store
-from bus.messages import AlarmEvent
+from bus.child import free_port
+from bus.messages import AlarmEvent, Entry, Inbound, pack_inbound, partition_of
 from bus.server import embedded
-from bus.streams import Bus, order
+from bus.streams import Bus, key, order
+from ingest.codecs import encode_frame
+from ingest.simulator import SimulatedSource
 from rhythmwatch.backup import Places, back_up
 from rhythmwatch.backup_bus import hold_entries, is_empty, load_bus, save_bus
-from rhythmwatch.backup_database import find_program
-from rhythmwatch.backup_parts import MANIFEST, BackupError, put_file
+from rhythmwatch.backup_database import find_program, look
+from rhythmwatch.backup_parts import MANIFEST, BackupError, Writer, put_file
 from rhythmwatch.backup_restore import Restored, restore
 from rhythmwatch.demo_people import admit_played
-from rhythmwatch.station import Running, Station, running_station
+from rhythmwatch.supervisor import Part, Supervisor
 
-DEADLINE_S = 90.0
+DEADLINE_S = 120.0
 SCRIPT = "sinus:12,hr=75; vt:15; sinus:900,hr=75"
 PATIENT = "sim-1"
 LIMIT = 131.0
+PASSWORD = "a long enough password"
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -59,15 +64,47 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.asynccontextmanager
-async def living(station: Station) -> AsyncIterator[tuple[Running, httpx2.AsyncClient]]:
-    """Run a station, and log in with its first password."""
-    async with running_station(station, asyncio.Event()) as running:
-        assert await running.ready
-        async with httpx2.AsyncClient(base_url=running.url, headers={"Origin": running.url}, timeout=20.0) as client:
-            form = {"user": "station", "password": running.password}
-            assert (await client.post("/login", data=form)).status_code == 303
-            client.headers["X-CSRF-Token"] = (await client.get("/api/session")).json()["csrf"]
-            yield running, client
+async def living(state: Path, *names: str, first: str = PASSWORD) -> AsyncIterator[tuple[Bus, httpx2.AsyncClient]]:
+    """Run a bus, the pages and other processes of a station, and log in; `first` makes an account where none is."""
+    port, stop = free_port(), asyncio.Event()
+    async with embedded(state / "bus") as url, Bus(url) as bus:
+        shared = {
+            "RHYTHMWATCH_SUPERVISED": "1", "RHYTHMWATCH_BUS": url, "RHYTHMWATCH_METRICS": "",
+            "RHYTHMWATCH_HISTORY": f"sqlite:///{state}/history.db", "RHYTHMWATCH_RECORDINGS": f"{state}/recordings",
+            "RHYTHMWATCH_ADMIN_PASSWORD": first,
+        }  # fmt: skip
+        parts = [Part(name, (name,), shared) for name in names]
+        parts.append(Part("web", ("web", "--port", str(port)), shared))
+        running = asyncio.create_task(Supervisor(parts, stall_s=DEADLINE_S).run(stop))
+        address = f"http://127.0.0.1:{port}"
+        try:
+            async with httpx2.AsyncClient(base_url=address, headers={"Origin": address}, timeout=30.0) as client:
+
+                async def entered() -> bool:
+                    form = {"user": "station", "password": PASSWORD}
+                    with contextlib.suppress(httpx2.TransportError):
+                        return (await client.post("/login", data=form)).status_code == 303
+                    return False
+
+                await until(entered, "a log-in")
+                client.headers["X-CSRF-Token"] = (await client.get("/api/session")).json()["csrf"]
+                yield bus, client
+        finally:
+            stop.set()
+            await running
+
+
+async def send(bus: Bus, begun: asyncio.Event) -> None:
+    """Put a patient's frames on the bus: those of the script's first rhythms at once, then on and on."""
+    start_ms = int(time.time() * 1000) - 40_000
+    partition = partition_of(PATIENT, bus.partitions)
+    for frame in SimulatedSource(PATIENT, SCRIPT, 1).frames(start_ms, start_ms):
+        at = start_ms + round(1000 * (frame.sample + len(frame.samples)) / frame.rate)
+        entry = pack_inbound(Inbound(Entry.FRAME, at, PATIENT, encode_frame(frame)))
+        await bus.append_in([(partition, entry)])
+        if at > start_ms + 40_000:
+            begun.set()
+            await asyncio.sleep(0.05)
 
 
 async def tachy(client: httpx2.AsyncClient) -> float:
@@ -104,22 +141,17 @@ def two_databases(postgres: str) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.services
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_station_goes_on_elsewhere(tmp_path: Path):
     """Copied while it records and alarms; restored, it has the alarms, the trail, the ECG, the limits, the log-in."""
-    source = ("simulate", "--patients", "1", "--speed", "2", "--script", SCRIPT)
     here, there = tmp_path / "here", tmp_path / "there"
     url, other_url = f"sqlite:///{here}/history.db", f"sqlite:///{there}/history.db"
-    engine = open_engine(url)
+    place = ("--certificates", tmp_path / "none")
+    put_file(here / "password", io.BytesIO(PASSWORD.encode()))
     await asyncio.to_thread(admit_played, url, [PATIENT])
-    archive = Archive(url, here / "recordings")
-    async with living(Station(here, "127.0.0.1", 0, source=source)) as (_, client):
-
-        async def alarmed() -> bool:
-            return any(item.id for item in await asyncio.to_thread(alarms_in, url))
-
-        async def recorded() -> bool:
-            return bool(await asyncio.to_thread(archive.segments, PATIENT))
+    async with living(here, "worker", "recorder", "historian") as (bus, client):
+        begun = asyncio.Event()
+        sending = asyncio.create_task(send(bus, begun))
 
         async def known() -> bool:
             return await tachy(client) > 0
@@ -127,30 +159,32 @@ async def test_a_station_goes_on_elsewhere(tmp_path: Path):
         async def limited() -> bool:
             return await tachy(client) == LIMIT
 
-        await until(recorded, "a recording")
+        async def recorded() -> bool:
+            return bool((await asyncio.to_thread(look, url)).segments) and bool(await asyncio.to_thread(alarms_in, url))
+
+        await begun.wait()
         await until(known, "a patient on the pages")
         answer = await client.put(f"/api/patients/{PATIENT}/limits", json={"values": {"tachy": LIMIT}})
         assert answer.status_code == 202
         await until(limited, "a limit")
-        await until(alarmed, "an alarm")
-        before, head = await asyncio.to_thread(alarms_in, url), Audit(engine).head()
-        place = ("--state", here, "--certificates", tmp_path / "none")
-        made = await asyncio.to_thread(command, "backup", tmp_path / "copy.tar", *place)
+        await until(recorded, "a recording and an alarm")
+        before, head = await asyncio.to_thread(alarms_in, url), (await asyncio.to_thread(look, url)).audit
+        made = await asyncio.to_thread(command, "backup", tmp_path / "copy.tar", "--state", here, *place)
         assert made.returncode == 0, made.stderr
-        async with Bus(f"unix://{here}/bus/bus.sock") as bus:
-            assert not any("in/backup" in str(await bus._redis.hkeys(f"rw:{{{p}}}:held")) for p in range(64))
-    archive.close()
-    engine.dispose()
+        partition = partition_of(PATIENT, bus.partitions)
+        assert b"in/backup" not in await bus._redis.hkeys(key(partition, "held"))
+        assert not sending.done()
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
     assert stat.S_IMODE((tmp_path / "copy.tar").stat().st_mode) == 0o600
-    place = ("--state", there, "--certificates", tmp_path / "none")
-    back = await asyncio.to_thread(command, "restore", tmp_path / "copy.tar", *place)
+    back = await asyncio.to_thread(command, "restore", tmp_path / "copy.tar", "--state", there, *place)
     assert back.returncode == 0, back.stderr
     engine = open_engine(other_url)
     trail = {row.seq: (row.act, row.hash) for row in Audit(engine).rows(limit=1000)}
     assert Audit(engine).verify() is None
+    engine.dispose()
     assert trail[head[0]][1] == head[1]
     assert trail[max(trail)][0] == "backup.restored"
-    engine.dispose()
     after = await asyncio.to_thread(alarms_in, other_url)
     assert {alarm.id for alarm in before} <= {alarm.id for alarm in after}
     with Archive(other_url, there / "recordings") as restored:
@@ -159,15 +193,16 @@ async def test_a_station_goes_on_elsewhere(tmp_path: Path):
     assert (strip.units != MISSING).mean() > 0.9
     assert np.ptp(strip.mv[~np.isnan(strip.mv)]) > 0.5
     assert wfdb.rdrecord(str(there / "recordings" / segment.path)).p_signal.shape[1] == len(segment.leads)
-    async with living(Station(there, "127.0.0.1", 0)) as (_, client):
+    async with living(there, "worker", "recorder", first="never used there") as (_, client):
 
         async def kept() -> bool:
             return await tachy(client) == LIMIT
 
         await until(kept, "the limit that staff had set")
         listed = (await client.get("/api/alarms", params={"limit": 100})).json()
-        assert {alarm.id for alarm in before} <= {item["id"] for item in listed}
-        full = await asyncio.to_thread(command, "restore", tmp_path / "copy.tar", *place, "--force")
+        assert {alarm.id for alarm in before} <= {item["alarm"]["id"] for item in listed}
+        await until(lambda: asyncio.to_thread((there / "recordings" / "recorder-0.lock").exists), "a recorder")
+        full = await asyncio.to_thread(command, "restore", tmp_path / "copy.tar", "--state", there, *place, "--force")
         assert full.returncode == 2
         assert "stop the service first" in full.stderr
 
@@ -405,6 +440,15 @@ async def test_partitions_of_the_bus_come_back_whole(tmp_path: Path):
     async with embedded(tmp_path / "three") as url:
         with pytest.raises(BackupError, match="older than the one"):
             await load_bus(url, folder, quiet)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path):
+    """A backup with a hole is not made."""
+    writer = Writer(tmp_path / "copy.tar", quiet)
+    with pytest.raises(BackupError, match="short became shorter"):
+        writer._put("short", io.BytesIO(b"ab"), 3)
+    writer.drop()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_errors_are_one_line(copied: Copied):
