@@ -22,6 +22,8 @@ from rhythmwatch.pipeline import Output, Pipeline
 log = structlog.get_logger()
 
 READ_COUNT: Final = 200
+READ_MOST: Final = 2_000
+"""Entries of all partitions in one batch: a backlog of many patients must not silence the heartbeat for long."""
 BLOCK_MS: Final = 500
 PACE_S: Final = (0.02, 0.08)
 """Least and most from one read to the next, so that a read serves many patients at once; an entry that comes after a
@@ -150,8 +152,9 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         while not stop.is_set() and self._cursors:
+            count = max(1, min(READ_COUNT, READ_MOST // len(self._cursors)))
             try:
-                batches = await self.bus.read(self._cursors, count=READ_COUNT, block_ms=BLOCK_MS)
+                batches = await self.bus.read(self._cursors, count=count, block_ms=BLOCK_MS)
             except BusError as error:
                 log.warning("bus can't be read, trying again", why=str(error))
                 with contextlib.suppress(TimeoutError):
@@ -161,7 +164,7 @@ class Worker:
                 continue
             began = loop.time()
             await self._store(dict(batches), stop)
-            if sum(len(records) for _, records in batches) < READ_COUNT:
+            if all(len(records) < count for _, records in batches):
                 now = loop.time()
                 least, most = PACE_S
                 await asyncio.sleep(began + min(most, max(least, PACE_SHARE * (now - began))) - now)
