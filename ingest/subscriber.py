@@ -23,6 +23,7 @@ import structlog
 from bus.clock import now_ms
 from bus.errors import BusError
 from bus.messages import DeviceNote, Entry, pack, pack_inbound_parts, partition_of
+from bus.pressure import Pressure
 from bus.streams import Bus
 from bus.tasks import run_all
 from ingest.accounts import LIMITS
@@ -127,6 +128,7 @@ class Subscriber:
         in_hand_bytes: int = IN_HAND_BYTES,
         limits: DeviceLimits | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        pressure: Pressure | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.connected = False
@@ -135,6 +137,7 @@ class Subscriber:
         self._clock = clock
         self._quotas = Quotas(limits or DeviceLimits())
         self._monotonic = monotonic
+        self._pressure = pressure or Pressure()
         self._routes: dict[str, _Route] = {}
         self._straps: dict[str, StrapStream] = {}
         self._rates: dict[str, float] = {}
@@ -211,6 +214,7 @@ class Subscriber:
                 self._drained.set()
                 await self._some.wait()
                 self._drained.clear()
+            await self._pressure.room()
             began = loop.time()
             batch = [waiting.popleft() for _ in range(min(len(waiting), BATCH))]
             items: list[tuple[int, bytes]] = []

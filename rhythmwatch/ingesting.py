@@ -14,6 +14,7 @@ import structlog
 from bus.clock import clock_not_before, join_clock, share_clock
 from bus.errors import BusError
 from bus.messages import unpack_inbound
+from bus.pressure import Pressure
 from bus.streams import START, Bus, milliseconds
 from bus.tasks import run_all
 from ingest.limits import DeviceLimits
@@ -25,10 +26,11 @@ from rhythmwatch.metrics import Figure, exposing
 log = structlog.get_logger()
 
 
-def figures(counts: Mapping[str, int]) -> Iterator[Figure]:
+def figures(counts: Mapping[str, int], pressure: Pressure) -> Iterator[Figure]:
     """Figures of an ingest for Prometheus."""
     for name, value in sorted(counts.items()):
         yield Figure("messages", value, "Messages and what became of them.", label=("outcome", name))
+    yield Figure("bus_memory_share", pressure.share, "Memory that the bus uses of its limit.", counts=False)
 
 
 async def newest_ms(bus: Bus) -> int:
@@ -93,15 +95,17 @@ async def receive(
     async with Bus(bus_url, replicas=replicas) as bus:
         await join_clock(bus)
         clock_not_before(await newest_ms(bus))
-        subscriber = Subscriber(options, bus, limits=DeviceLimits.of(limit))
+        pressure = Pressure()
+        subscriber = Subscriber(options, bus, limits=DeviceLimits.of(limit), pressure=pressure)
         tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(subscriber.run(), name="subscriber"),
+            asyncio.create_task(pressure.watch(bus), name="pressure"),
             asyncio.create_task(share_clock(bus), name="clock"),
             asyncio.create_task(tick_forever(bus, counts=subscriber.counts), name="ticker"),
         ]
         tasks.append(asyncio.create_task(stop.wait(), name="stop"))
         try:
-            with exposing(metrics, "ingest", lambda: figures(dict(subscriber.counts))):
+            with exposing(metrics, "ingest", lambda: figures(dict(subscriber.counts), pressure)):
                 await run_all(tasks)
         finally:
             log.info("ingest ended", counts=dict(subscriber.counts))

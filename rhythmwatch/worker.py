@@ -13,7 +13,9 @@ import structlog
 
 from bus.errors import BusError, FencedError, RewoundError
 from bus.messages import DEFAULT_PARTITIONS, Inbound, pack, unpack_inbound
+from bus.pressure import Pressure
 from bus.streams import START, Bus, Commit, Position, Record, milliseconds, order
+from bus.tasks import end
 from rhythmwatch.checkpoint import CheckpointError, dump, restore, salvage
 from rhythmwatch.metrics import Figure, by_reason, exposing
 from rhythmwatch.models import Models
@@ -36,6 +38,8 @@ TRIM_S: Final = 10.0
 EVENTS_KEPT_MS: Final = 3_600_000
 HELD_MS: Final = 4 * 3_600_000
 """Longest that entries and events are kept for a reader that holds them (the recorder)."""
+PRESSED_MS: Final = 60_000
+"""The same where the memory of the bus is nearly used up: to go on watching patients counts more than their history."""
 RETRY_S: Final = 0.5
 
 
@@ -70,6 +74,8 @@ class Worker:
         To take over.
     counters : Counters, optional
         Of a former worker of this process, to go on counting.
+    pressure : Pressure, optional
+        How the memory of the bus stands; waveforms are left out where it runs short.
     """
 
     def __init__(
@@ -79,8 +85,10 @@ class Worker:
         partitions: Iterable[int],
         total: int = DEFAULT_PARTITIONS,
         counters: Counters | None = None,
+        pressure: Pressure | None = None,
     ) -> None:
         self.bus = bus
+        self.pressure = pressure or Pressure()
         self.pipeline = Pipeline(models, total)
         self.counters = counters or Counters()
         self._wanted = tuple(partitions)
@@ -177,7 +185,7 @@ class Worker:
         views: dict[int, list[bytes]] = {partition: [] for partition in batches}
         for patient, event in output.events:
             events[self.pipeline.partition(patient)].append(pack(event))
-        for patient, view in output.views:
+        for patient, view in () if self.pressure.shedding else output.views:
             views[self.pipeline.partition(patient)].append(pack(view))
         trims: list[int] = []
         for partition, records in batches.items():
@@ -212,10 +220,11 @@ class Worker:
                     await self._trim(partition, self._cursors[partition])
 
     async def _trim(self, partition: int, position: Position) -> None:
-        """Forget what everybody has stored; a reader that is further behind than `HELD_MS` is not waited for."""
+        """Forget what everybody has stored; a reader that is too far behind is not waited for."""
         held = await self.bus.held(partition)
-        longest = f"{max(0, milliseconds(position) - HELD_MS)}-0"
-        shortest = f"{max(0, milliseconds(position) - EVENTS_KEPT_MS)}-0"
+        patience, kept = (PRESSED_MS, PRESSED_MS) if self.pressure.holding else (HELD_MS, EVENTS_KEPT_MS)
+        longest = f"{max(0, milliseconds(position) - patience)}-0"
+        shortest = f"{max(0, milliseconds(position) - kept)}-0"
         for name, done in (("in", position), ("events", shortest)):
             waits = held.get(name, done)
             upto = min(done, max(waits, longest, key=order), key=order)
@@ -275,6 +284,7 @@ def figures(worker: Worker) -> Iterator[Figure]:
     yield from by_reason("refused", counters.refused, "Entries that could not be used.")
     yield Figure("patients", len(worker.pipeline.patients), "Patients in memory.", counts=False)
     yield Figure("partitions", worker.owned, "Partitions owned.", counts=False)
+    yield Figure("shedding", float(worker.pressure.shedding), "Whether waveforms are left out.", counts=False)
     yield Figure("lag_seconds", worker.lag_s, "Age of the entries last worked off.", counts=False)
 
 
@@ -295,8 +305,11 @@ async def work(url: str, partitions: Iterable[int], models: Models, stop: asynci
         ``host:port`` for Prometheus; empty for none.
     """
     wanted, counters = tuple(partitions), Counters()
-    async with Bus(url) as bus:
-        worker = Worker(bus, models, wanted, counters=counters)
+    async with Bus(url) as bus, contextlib.AsyncExitStack() as stack:
+        pressure = Pressure()
+        watching = asyncio.create_task(pressure.watch(bus), name="pressure")
+        stack.push_async_callback(end, [watching])
+        worker = Worker(bus, models, wanted, counters=counters, pressure=pressure)
         with exposing(metrics, "worker", lambda: figures(worker)):
             while not stop.is_set():
                 try:
@@ -311,5 +324,5 @@ async def work(url: str, partitions: Iterable[int], models: Models, stop: asynci
                     log.warning("bus can't be reached, trying again", why=str(error))
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(stop.wait(), RETRY_S)
-                worker = Worker(bus, models, wanted, counters=counters)
+                worker = Worker(bus, models, wanted, counters=counters, pressure=pressure)
         log.info("worker ended", entries=counters.entries, events=counters.events, late=counters.late)

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from alerts.history import Counters
+from bus.pressure import Pressure
 from bus.server import embedded
 from bus.streams import Bus
 from rhythmwatch.ingesting import figures as ingest_figures
@@ -77,5 +78,6 @@ async def test_each_process_has_figures(tmp_path: Path):
     assert found["refused", ("reason", "entry")] == 1
     assert found["partitions", None] == 2
     assert 0 < found["lag_seconds", None] < DEADLINE_S
-    assert [tuple(f)[:2] for f in ingest_figures({"stored": 4})] == [("messages", 4)]
+    found = [tuple(f)[:2] for f in ingest_figures({"stored": 4}, Pressure())]
+    assert found == [("messages", 4), ("bus_memory_share", 0.0)]
     assert {f.name: f.value for f in historian_figures(Counters(alarms=3))}["alarms"] == 3
