@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from bus.messages import DEFAULT_PARTITIONS
 from bus.streams import Bus
+from ingest.codecs import encode_frame
 from rhythmwatch.costs import measure_stages
-from rhythmwatch.load import Load
-from rhythmwatch.measuring import Receipt, Usage, bus_pid, latencies, listen, usage
+from rhythmwatch.load import Load, load_sources
+from rhythmwatch.measuring import Receipt, bus_pid, bus_use, latencies, listen, usage
 from rhythmwatch.peers import OURS, measure_peers
 from rhythmwatch.station import Running, Station, running_station, until_ready
+from rhythmwatch.worker import EVENTS_KEPT_MS
 
 SETTLE_S: Final = 15.0
 """After patients were added: their first frames, the start of their rules and the growth of the worker's rows."""
@@ -51,6 +55,10 @@ class Level:
         Share of a core by process.
     memory : dict of str to int
         Resident bytes by process at the end.
+    bus_bytes_a_second : float
+        Through the bus server, in and out.
+    bus_kb : float
+        What a patient takes of the bus's memory once events have been kept for as long as they are.
     """
 
     patients: int
@@ -60,6 +68,8 @@ class Level:
     lag_ms: int
     cores: dict[str, float]
     memory: dict[str, int]
+    bus_bytes_a_second: float = 0.0
+    bus_kb: float = 0.0
 
     @property
     def cores_used(self) -> float:
@@ -89,20 +99,23 @@ class _Stand:
         self.loads.append(load)
         await asyncio.to_thread(load.wait_ready, CONNECT_S)
 
-    async def measure(self, seconds: float) -> tuple[Usage, dict[str, float], float, float, int]:
-        """Watch for a while; gives usage at the end, core seconds spent, begin and end (wall ms), and the lag."""
+    async def measure(self, seconds: float, patients: int) -> tuple[Level, float, float]:
+        """Watch for a while; gives the level but for its alarms, begin and end (wall ms)."""
+        held = await bus_use(self.running.bus, DEFAULT_PARTITIONS)
         before, began, begin_ms = usage(self.running, self.bus), time.monotonic(), time.time() * 1000
         await asyncio.sleep(seconds)
         after, wall = usage(self.running, self.bus), time.monotonic() - began
         async with Bus(self.running.bus) as bus:
             lag = max(item.lag_ms for item in await bus.stats(range(bus.partitions)))
-        return (
-            after,
-            {name: spent / wall for name, spent in after.since(before).items()},
-            begin_ms,
-            time.time() * 1000,
-            lag,
-        )
+        end_ms = time.time() * 1000
+        now = await bus_use(self.running.bus, DEFAULT_PARTITIONS)
+        kept = max(0, now.events - held.events) / wall * EVENTS_KEPT_MS / 1000
+        cores = {name: spent / wall for name, spent in after.since(before).items()}
+        level = Level(
+            patients, 0, math.nan, math.nan, lag, cores, after.memory, (now.moved - held.moved) / wall,
+            (kept + now.rest) / patients / 1000,
+        )  # fmt: skip
+        return level, begin_ms, end_ms
 
 
 def search(
@@ -195,14 +208,14 @@ async def _climb(
 
 
 async def _level(stand: _Stand, patients: int, seconds: float) -> Level:
-    after, cores, begin_ms, end_ms, lag = await stand.measure(seconds)
+    level, begin_ms, end_ms = await stand.measure(seconds, patients)
     published: dict[str, np.ndarray] = {}
     for load in stand.loads:
         published |= (await asyncio.to_thread(load.report)).published
     window = [item for item in stand.receipts if begin_ms <= item.at_ms <= end_ms]
     times = latencies(window, published)
-    p50, p99 = (float(np.percentile(times, level)) if len(times) else float("nan") for level in (50, 99))
-    return Level(patients, len(times), p50, p99, lag, cores, after.memory)
+    p50, p99 = (float(np.percentile(times, share)) if len(times) else math.nan for share in (50, 99))
+    return replace(level, alarms=len(times), p50_ms=p50, p99_ms=p99)
 
 
 def report(levels: Sequence[Level], data: Path | None, limit_ms: float = LIMIT_MS) -> dict[str, object]:
@@ -220,8 +233,10 @@ def report(levels: Sequence[Level], data: Path | None, limit_ms: float = LIMIT_M
     Returns
     -------
     dict
-        ``patients_per_core``, ``patients``, ``cores_used``, ``p99_alarm_ms``, ``cores`` (by process), ``memory_kb``
-        (worker, a patient), ``stages`` (us a patient-second), ``peers`` (patients a core), ``against_best_peer``.
+        ``patients_per_core``, ``patients``, ``cores_used``, ``p99_alarm_ms``, ``cores`` (by process), ``stages``
+        (us a patient-second), ``peers`` (patients a core), ``against_best_peer``; for `rhythmwatch.planning`
+        ``worker_kb_a_patient`` (if there were several levels), ``bus_kb_a_patient``, ``bus_bytes_a_second``,
+        ``frame_bytes``.
 
     Raises
     ------
@@ -247,6 +262,9 @@ def report(levels: Sequence[Level], data: Path | None, limit_ms: float = LIMIT_M
         "stages": measure_stages(data, PEER_PATIENTS, PEER_SECONDS),
         "peers": {name: round(1e6 / cost) for name, cost in costs.items()},
         "against_best_peer": round(min(costs.values()) / ours, 1) if costs else None,
+        "bus_kb_a_patient": round(best.bus_kb),
+        "bus_bytes_a_second": round(best.bus_bytes_a_second),
+        "frame_bytes": len(encode_frame(next(iter(load_sources(data, 0, 1)[0].frames(1, 0))))),
     }
     if last.patients > first.patients:
         figures["worker_kb_a_patient"] = round(grown / (last.patients - first.patients) / 1000)

@@ -20,6 +20,7 @@ from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 from websockets.typing import Origin
 
+from bus.streams import key
 from rhythmwatch.station import Running
 from web.auth import FIRST_USER
 from web.wire import Alarm
@@ -43,6 +44,38 @@ class Usage:
     def since(self, before: Usage) -> dict[str, float]:
         """Core seconds spent since `before`, by process."""
         return {name: value - before.core_s.get(name, 0.0) for name, value in self.core_s.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class BusUse:
+    """What the bus server carries and holds, bytes.
+
+    Attributes
+    ----------
+    moved : int
+        Received and sent since the server started.
+    events : int
+        Of all ``events`` streams, which are kept for a time.
+    rest : int
+        Of entries, views and checkpoints, which stay as large as they are while patients stay as many.
+    """
+
+    moved: int
+    events: int
+    rest: int
+
+
+async def bus_use(url: str, partitions: int) -> BusUse:
+    """Ask a bus server what it carries and holds."""
+    async with Redis.from_url(url, protocol=2) as server:
+        about = await server.info("stats")
+        held = {}
+        for name in ("events", "in", "view", "checkpoint"):
+            sizes = [await server.memory_usage(key(partition, name)) for partition in range(partitions)]
+            held[name] = sum(int(size or 0) for size in sizes)
+    moved = int(about["total_net_input_bytes"]) + int(about["total_net_output_bytes"])
+    events = held.pop("events")
+    return BusUse(moved, events, sum(held.values()))
 
 
 async def listen(running: Running, receipts: list[Receipt]) -> None:
