@@ -18,7 +18,7 @@ from bus.streams import Bus
 from ingest.codecs import encode_frame
 from rhythmwatch.costs import measure_stages
 from rhythmwatch.load import Load, load_sources
-from rhythmwatch.measuring import Receipt, bus_pid, bus_use, latencies, listen, usage
+from rhythmwatch.measuring import Receipt, Usage, bus_pid, bus_use, latencies, listen, usage
 from rhythmwatch.peers import OURS, measure_peers
 from rhythmwatch.station import Running, Station, running_station, until_ready
 from rhythmwatch.worker import EVENTS_KEPT_MS
@@ -59,6 +59,8 @@ class Level:
         Through the bus server, in and out.
     bus_kb : float
         What a patient takes of the bus's memory once events have been kept for as long as they are.
+    worker_kb : float
+        What a patient has added to the memory of the workers.
     """
 
     patients: int
@@ -70,6 +72,7 @@ class Level:
     memory: dict[str, int]
     bus_bytes_a_second: float = 0.0
     bus_kb: float = 0.0
+    worker_kb: float = 0.0
 
     @property
     def cores_used(self) -> float:
@@ -91,6 +94,8 @@ class _Stand:
     leads: int
     receipts: list[Receipt]
     loads: list[Load]
+    empty: int
+    """Memory of the workers without patients, bytes."""
 
     async def grow(self, patients: int) -> None:
         """Add patients until there are so many."""
@@ -113,9 +118,13 @@ class _Stand:
         cores = {name: spent / wall for name, spent in after.since(before).items()}
         level = Level(
             patients, 0, math.nan, math.nan, lag, cores, after.memory, (now.moved - held.moved) / wall,
-            (kept + now.rest) / patients / 1000,
+            (kept + now.rest) / patients / 1000, (_of_workers(after) - self.empty) / patients / 1000,
         )  # fmt: skip
         return level, begin_ms, end_ms
+
+
+def _of_workers(used: Usage) -> int:
+    return sum(held for name, held in used.memory.items() if name.startswith("worker"))
 
 
 def search(
@@ -190,7 +199,8 @@ async def _climb(
     async with running_station(station, asyncio.Event()) as running:
         if not await until_ready(running.url):
             raise RuntimeError("the service did not become ready; the log above says why")
-        stand = _Stand(running, await bus_pid(running.bus), data, leads, [], [])
+        server = await bus_pid(running.bus)
+        stand = _Stand(running, server, data, leads, [], [], _of_workers(usage(running, server)))
         listener = asyncio.create_task(listen(running, stand.receipts))
         try:
             for patients in levels:
@@ -235,8 +245,7 @@ def report(levels: Sequence[Level], data: Path | None, limit_ms: float = LIMIT_M
     dict
         ``patients_per_core``, ``patients``, ``cores_used``, ``p99_alarm_ms``, ``cores`` (by process), ``stages``
         (us a patient-second), ``peers`` (patients a core), ``against_best_peer``; for `rhythmwatch.planning`
-        ``worker_kb_a_patient`` (if there were several levels), ``bus_kb_a_patient``, ``bus_bytes_a_second``,
-        ``frame_bytes``.
+        ``worker_kb_a_patient``, ``bus_kb_a_patient``, ``bus_bytes_a_second``, ``frame_bytes``.
 
     Raises
     ------
@@ -249,8 +258,6 @@ def report(levels: Sequence[Level], data: Path | None, limit_ms: float = LIMIT_M
     best = max(carried, key=lambda level: level.patients)
     costs = measure_peers(data, PEER_PATIENTS, PEER_SECONDS)
     ours = costs.pop(OURS)
-    first, last = levels[0], best
-    grown = sum(last.memory[name] - first.memory[name] for name in last.memory if name.startswith("worker"))
     figures: dict[str, object] = {
         "patients_per_core": round(best.patients / best.cores_used),
         "patients": best.patients,
@@ -262,10 +269,9 @@ def report(levels: Sequence[Level], data: Path | None, limit_ms: float = LIMIT_M
         "stages": measure_stages(data, PEER_PATIENTS, PEER_SECONDS),
         "peers": {name: round(1e6 / cost) for name, cost in costs.items()},
         "against_best_peer": round(min(costs.values()) / ours, 1) if costs else None,
+        "worker_kb_a_patient": round(best.worker_kb),
         "bus_kb_a_patient": round(best.bus_kb),
         "bus_bytes_a_second": round(best.bus_bytes_a_second),
         "frame_bytes": len(encode_frame(next(iter(load_sources(data, 0, 1)[0].frames(1, 0))))),
     }
-    if last.patients > first.patients:
-        figures["worker_kb_a_patient"] = round(grown / (last.patients - first.patients) / 1000)
     return figures
