@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 import numpy as np
-from storm import CLIENTS, DRAIN_S, EPOCH, PATIENTS, SPEED, BeatKey, ward
+from storm import CLIENTS, DRAIN_S, EPOCH, PATIENTS, SPEED, BeatKey, settled, ward
 from websockets.exceptions import WebSocketException
 
 from bus.messages import AlarmEvent, BeatEvent, Entry, Event, Inbound, partition_of, unpack_event
@@ -33,7 +33,7 @@ from rhythmwatch.addresses import BrokerAddress
 from rhythmwatch.measuring import Receipt, listen
 from rhythmwatch.models import load_models
 from rhythmwatch.pipeline import Pipeline
-from rhythmwatch.station import Running, Station, running_station, until_ready
+from rhythmwatch.station import Running, Station, running_station
 
 READ_COUNT: Final = 1000
 DELAY_S: Final = 2.0
@@ -243,8 +243,7 @@ async def live(
     wanted = expected(data)
     station = Station(state=folder, host="127.0.0.1", port=0, history=history)
     async with running_station(station, asyncio.Event()) as running, Bus(running.bus, timeout_s=5.0) as bus:
-        # Twice: a busy machine takes its time.
-        assert await until_ready(running.url) or await until_ready(running.url)
+        await settled(running)
         scene = Scene(running, bus, folder)
         watching = [asyncio.create_task(scene.follow()), asyncio.create_task(_page(scene))]
         troubles = asyncio.create_task(_once_playing(scene, trouble))

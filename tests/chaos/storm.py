@@ -241,9 +241,17 @@ async def weather(
     """
     station = station or Station(state=folder, host="127.0.0.1", port=0)
     async with running_station(station, asyncio.Event()) as running, Bus(running.bus, timeout_s=2.0) as bus:
-        # Twice: a busy machine takes its time.
-        assert await until_ready(running.url) or await until_ready(running.url)
+        await settled(running)
         return await played(Storm(bus, random.Random(seed), running), running.devices, data, faults, after)
+
+
+async def settled(running: Running) -> None:
+    """Wait until every part runs, the one that stands by too: storms come over what has settled."""
+    # Twice: a busy machine takes its time.
+    assert await until_ready(running.url) or await until_ready(running.url)
+    async with asyncio.timeout(HEALING_S):
+        while not all(running.supervisor.heard(part.name) for part in running.supervisor.parts):
+            await asyncio.sleep(0.05)
 
 
 async def played(
