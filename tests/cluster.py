@@ -86,10 +86,12 @@ async def running_cluster(folder: Path) -> AsyncIterator[Cluster]:
 
             await _until(known)
             await _ask(replica, "CLUSTER", "REPLICATE", identity)
-        for replica in cluster.replicas:
+        for primary, replica in zip(cluster.primaries, cluster.replicas, strict=True):
 
-            async def linked(replica: Node = replica) -> bool:
-                return "master_link_status:up" in await _ask(replica, "INFO", "replication")
+            async def linked(primary: Node = primary, replica: Node = replica) -> bool:
+                # The replica holds the link to be up a little before its primary does.
+                up = "master_link_status:up" in await _ask(replica, "INFO", "replication")
+                return up and "state=online" in await _ask(primary, "INFO", "replication")
 
             await _until(linked)
         yield cluster
