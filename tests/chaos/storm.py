@@ -50,17 +50,17 @@ Faults: TypeAlias = Callable[["Storm"], Awaitable[None]]
 
 
 @dataclass
-class Findings:
-    """What a storm cost.
+class Balance:
+    """What was given against the undisturbed fold.
 
     Attributes
     ----------
+    alarms, beats : int
+        Of the fold.
     lost_alarms, doubled_alarms, lost_beats, doubled_beats : int
-        Against the undisturbed fold.
+        Against it.
     strange : list of str
         Given here and not there.
-    recoveries : list of float
-        Seconds from each fault until the worker was no more than `LAG_MS` behind.
     """
 
     alarms: int
@@ -70,22 +70,38 @@ class Findings:
     lost_beats: int
     doubled_beats: int
     strange: list[str]
+
+    def cells(self) -> str:
+        """Columns of the table."""
+        return (
+            f"{self.lost_alarms} / {self.doubled_alarms} of {self.alarms} | "
+            f"{self.lost_beats} / {self.doubled_beats} of {self.beats} | {len(self.strange)}"
+        )
+
+    def check(self) -> None:
+        """Hold it against the promise: nothing lost, doubled or strange."""
+        assert self.alarms > PATIENTS / 4
+        assert self.beats > 100 * PATIENTS
+        cost = (self.lost_alarms, self.doubled_alarms, self.lost_beats, self.doubled_beats, self.strange)
+        assert cost == (0, 0, 0, 0, [])
+
+
+@dataclass
+class Findings(Balance):
+    """What a storm cost.
+
+    Attributes
+    ----------
+    recoveries : list of float
+        Seconds from each fault until the worker was no more than `LAG_MS` behind.
+    """
+
     recoveries: list[float] = field(default_factory=list)
 
     def line(self, name: str) -> str:
         """Row of the table."""
         p99 = f"{np.percentile(self.recoveries, 99):.1f}" if self.recoveries else "-"
-        return (
-            f"| {name} | {len(self.recoveries)} | {self.lost_alarms} / {self.doubled_alarms} of {self.alarms} | "
-            f"{self.lost_beats} / {self.doubled_beats} of {self.beats} | {len(self.strange)} | {p99} |"
-        )
-
-    def check(self) -> None:
-        """Hold what the storm cost against the promise: nothing."""
-        assert self.alarms > PATIENTS / 4
-        assert self.beats > 100 * PATIENTS
-        cost = (self.lost_alarms, self.doubled_alarms, self.lost_beats, self.doubled_beats, self.strange)
-        assert cost == (0, 0, 0, 0, [])
+        return f"| {name} | {len(self.recoveries)} | {self.cells()} | {p99} |"
 
 
 class Finite:
