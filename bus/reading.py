@@ -1,0 +1,98 @@
+"""Reading the streams of many partitions at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from bus.connection import Connection
+from bus.records import START, Position, Record, key, records_of, text_of
+
+POLL_S: Final = 0.01
+"""Between two looks at the streams of a cluster, which can't be waited for in one command."""
+
+
+class Reading(Connection):
+    """What readers of the streams ask."""
+
+    async def read(
+        self, cursors: Mapping[int, Position], *, count: int = 200, block_ms: int = 0
+    ) -> list[tuple[int, list[Record]]]:
+        """Read what follows the cursors in ``in``.
+
+        Parameters
+        ----------
+        cursors : mapping of int to str
+            Partition to the position last read (`START`: from the beginning; ``"$"``: only what comes).
+        count : int
+            At most so many entries a partition.
+        block_ms : int
+            Wait so long for the first entry, at most half of the time limit; 0 does not wait.
+
+        Returns
+        -------
+        list of (partition, records)
+            Only partitions with new entries.
+        """
+        return await self._read("in", cursors, count, block_ms)
+
+    async def read_events(
+        self, cursors: Mapping[int, Position], *, count: int = 500, block_ms: int = 0
+    ) -> list[tuple[int, list[Record]]]:
+        """Read events as `read` reads entries."""
+        return await self._read("events", cursors, count, block_ms)
+
+    async def read_view(
+        self, cursors: Mapping[int, Position], *, count: int = 100, block_ms: int = 0
+    ) -> list[tuple[int, list[Record]]]:
+        """Read views as `read` reads entries; a reader that falls behind misses views."""
+        return await self._read("view", cursors, count, block_ms)
+
+    async def read_range(self, partition: int, after: Position, until: Position, *, count: int = 500) -> list[Record]:
+        """Entries of ``in`` after one position up to and including another, for a replay that ends exactly there."""
+        answer = await self._call("XRANGE", key(partition, "in"), "(" + after, until, "COUNT", count)
+        return records_of(answer)
+
+    async def last(self, cursors: Iterable[int], name: str = "events") -> dict[int, Position]:
+        """Newest position of a stream of each partition; a reader that starts there sees only what comes."""
+        partitions = list(cursors)
+        pipe = self._redis.pipeline(transaction=False)
+        for partition in partitions:
+            pipe.execute_command("XREVRANGE", key(partition, name), "+", "-", "COUNT", 1)
+        answers = await self._execute(pipe)
+        return {
+            partition: text_of(answer[0][0]) if answer else START
+            for partition, answer in zip(partitions, answers, strict=True)
+        }
+
+    async def _read(
+        self, name: str, cursors: Mapping[int, Position], count: int, block_ms: int
+    ) -> list[tuple[int, list[Record]]]:
+        if not cursors:
+            return []
+        if self._cluster:
+            return await self._read_cluster(name, cursors, count, block_ms)
+        block = ("BLOCK", min(block_ms, int(self.timeout_s * 500))) if block_ms > 0 else ()
+        keys = [key(partition, name) for partition in cursors]
+        answer = await self._call("XREAD", "COUNT", count, *block, "STREAMS", *keys, *cursors.values())
+        return [(_partition(stream), records_of(entries)) for stream, entries in answer or ()]
+
+    async def _read_cluster(
+        self, name: str, cursors: Mapping[int, Position], count: int, block_ms: int
+    ) -> list[tuple[int, list[Record]]]:
+        # No command may name keys of two slots, and a blocked read would hold one connection for each partition.
+        until = time.monotonic() + block_ms / 1000
+        while True:
+            pipe = self._redis.pipeline(transaction=False)
+            for partition, cursor in cursors.items():
+                pipe.execute_command("XREAD", "COUNT", count, "STREAMS", key(partition, name), cursor)
+            found = [answer[0] for answer in await self._execute(pipe) if answer]
+            if found or time.monotonic() >= until:
+                return [(_partition(stream), records_of(entries)) for stream, entries in found]
+            await asyncio.sleep(POLL_S)
+
+
+def _partition(stream: bytes) -> int:
+    return int(stream[4 : stream.index(b"}")])
