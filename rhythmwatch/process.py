@@ -61,8 +61,14 @@ def configure_logs(process: str, *, json_lines: bool | None = None, level: str =
 async def _beat() -> None:
     pipe = os.environ.get(HEARTBEAT_FD)
     while pipe:
-        with contextlib.suppress(OSError):  # a supervisor that is gone ends us by other means
+        try:
             os.write(int(pipe), b".")
+        except BrokenPipeError:
+            # The supervisor is gone. Of that the kernel tells its own children alone, not those that a spare forked.
+            signal.raise_signal(signal.SIGTERM)
+            return
+        except OSError:
+            return
         await asyncio.sleep(HEARTBEAT_S)
 
 

@@ -32,7 +32,7 @@ from web.auth import FIRST_USER
 DEMO_RECORDS: Final = ("200", "203", "207", "208", "214", "232", "105", "119", "106", "201", "221", "223")
 """Records of mitdb that a demo takes first: they alarm."""
 SPARE: Final = "spare"
-"""Part that stands by for a worker; it starts last."""
+"""Part that stands by and forks what runs the pipeline."""
 READY_S: Final = 60.0
 POLL_S: Final = 0.1
 
@@ -188,14 +188,22 @@ def _parts(
         Part("web", ("web", "--host", station.host, "--port", str(port)), web),
         Part("ingest", ("ingest",), {**shared, "RHYTHMWATCH_BROKER": broker}),
     ]
+    # To fork what has loaded libraries is safe where these are known to start no threads.
+    spare = SPARE if sys.platform == "linux" else ""
     size = -(-DEFAULT_PARTITIONS // station.workers)
     for number in range(station.workers):
         last = min(DEFAULT_PARTITIONS, (number + 1) * size) - 1
         span = f"{number * size}-{last}"
-        parts.append(Part(f"worker-{number + 1}", ("worker", "--partitions", span), shared, spare=SPARE))
+        parts.append(Part(f"worker-{number + 1}", ("worker", "--partitions", span), shared, spare=spare))
     sending = {**shared, "RHYTHMWATCH_BROKER": broker}
     parts += [
-        Part(name, (name,), sending if name == "notifier" else shared, later=True)
+        Part(
+            name,
+            (name,),
+            sending if name == "notifier" else shared,
+            later=True,
+            spare=spare if name == "evidence" else "",
+        )
         for name in ("historian", "notifier", "recorder", "evidence", "keeper")
     ]
     if station.metrics:
@@ -207,7 +215,7 @@ def _parts(
     if station.source:
         source = Part("source", station.source, {**shared, "RHYTHMWATCH_BROKER": devices}, restart=False)
         parts.insert(next(number for number, part in enumerate(parts) if part.later), source)
-    return [*parts, Part(SPARE, ("spare",), shared, later=True)]
+    return [Part(spare, ("spare",), shared), *parts] if spare else parts
 
 
 def _password(path: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from rhythmwatch.supervised import Supervised
+from rhythmwatch.supervised import Spare, Supervised
 
 log = structlog.get_logger()
 
@@ -21,8 +21,8 @@ HEALTHY_AFTER_S: Final = 3.0
 GRACE_S: Final = 8.0
 STALL_S: Final = 15.0
 """Without a heartbeat for this long, after the first one, a process is killed and started again."""
-RENEWAL_S: Final = 1.0
-"""After a spare has taken a place the next one is started this much later: the first second is for who took it."""
+SPARE_S: Final = 60.0
+"""Longest that a part waits for a spare that still loads, as a fresh process would; kernels may have to be compiled."""
 LATER_S: Final = 20.0
 """Parts that may start later wait no longer than this for those before them."""
 POLL_S: Final = 0.05
@@ -46,8 +46,8 @@ class Part:
         Started only once all parts before it have given a heartbeat and the service is ready (at most `LATER_S` after
         the first), so that what people wait for has the machine to itself.
     spare : str
-        Name of the part that stands by to take this one's place when it ends: it is given these arguments
-        (`rhythmwatch.spare`), and its own place is filled anew. Several parts may share one.
+        Name of the part that stands by and forks this one's process (`rhythmwatch.spare`), in no time and however often
+        it ends. While there is none, a fresh process is started. Several parts may share one.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Supervisor:
     def pid(self, name: str) -> int | None:
         """Process id of a part that runs now."""
         child = self._children.get(name)
-        return child.process.pid if child is not None and child.runs else None
+        return child.pid if child is not None and child.runs else None
 
     def heard(self, name: str) -> bool:
         """Whether the process of a part has given a heartbeat; of one that stands by, whether it is ready."""
@@ -121,10 +121,6 @@ class Supervisor:
             code = await self._run_once(part, stop)
             if stop.is_set() or (not part.restart and code == 0):
                 return
-            if code is None:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), RENEWAL_S)
-                continue
             healthy = loop.time() - began > HEALTHY_AFTER_S
             if healthy:
                 delay = FIRST_DELAY_S
@@ -137,29 +133,37 @@ class Supervisor:
             delay = min(delay * 2, LONGEST_DELAY_S)
 
     def _may_start(self, part: Part) -> bool:
-        """Whether a later part may start; one that stands by waits for all whose place it could take, however long."""
         before = (other.name for other in self.parts[: self.parts.index(part)])
         in_turn = all(map(self.heard, before)) and (self._ready is None or self._ready.is_set())
-        late = asyncio.get_running_loop().time() >= self._until
-        return (in_turn or late) and all(self.heard(other.name) for other in self.parts if other.spare == part.name)
+        return in_turn or asyncio.get_running_loop().time() >= self._until
 
-    async def _began(self, part: Part) -> Supervised:
-        """Process of a part: the one that stands by to take its place, else a fresh one."""
-        spare = self._children.get(part.spare)
-        if spare is not None and spare.give(part.arguments, part.environment):
-            del self._children[part.spare]
-            log.info("a spare takes the place of a part", part=part.name, pid=spare.process.pid)
-            return spare
-        return await Supervised.start(part.arguments, part.environment, standby=part.name in self._standing_by)
+    async def _began(self, part: Part, stop: asyncio.Event) -> Supervised:
+        """Process of a part: forked by the one that stands by, else a fresh one."""
+        if part.name in self._standing_by:
+            return await Spare.start(part.arguments, part.environment)
+        spare = await self._spare(part, stop)
+        child = await spare.fork(part.arguments, part.environment) if spare is not None else None
+        return child or await Supervised.start(part.arguments, part.environment)
+
+    async def _spare(self, part: Part, stop: asyncio.Event) -> Spare | None:
+        """Process that forks a part's, once it is ready; None where it ends first, or lets itself be waited for."""
+        loop = asyncio.get_running_loop()
+        until, ended = loop.time() + SPARE_S, self.restarts.get(part.spare)
+        while part.spare and not stop.is_set() and loop.time() < until and self.restarts[part.spare] == ended:
+            spare = self._children.get(part.spare)
+            if isinstance(spare, Spare) and not spare.runs:
+                break
+            if isinstance(spare, Spare) and spare.heard_at is not None:
+                return spare
+            await asyncio.sleep(POLL_S)
+        return None
 
     async def _run_once(self, part: Part, stop: asyncio.Event) -> int | None:
-        """Run a part's process until it ends or stalls; returns its exit code, None for a spare that was given away."""
-        child = self._children[part.name] = await self._began(part)
+        """Run a part's process until it ends or stalls; returns its exit code where it is known."""
+        child = self._children[part.name] = await self._began(part, stop)
         if stop.is_set():
             # It came up while the others were being ended.
             child.send(signal.SIGTERM)
-        if part.name in self._standing_by and await child.given():
-            return None
         try:
             return await child.ended(part.name, self._stall_s)
         finally:
@@ -169,7 +173,7 @@ class Supervisor:
         for part in reversed(self.parts):
             if part.name in self._children:
                 self._children[part.name].send(signal.SIGTERM)
-        waits = [child.process.wait() for child in self._children.values() if child.runs]
+        waits = [child.wait() for child in self._children.values() if child.runs]
         if not waits:
             return
         try:
@@ -179,4 +183,4 @@ class Supervisor:
                 if child.runs:
                     log.warning("part did not end in time, killed", part=name)
                     child.send(signal.SIGKILL)
-                    await child.process.wait()
+                    await child.wait()

@@ -10,7 +10,7 @@ from rhythmwatch.process import die_with_parent
 
 
 def spare() -> None:
-    """Stand by for the supervisor to take the place of a worker that dies."""
+    """Stand by for the supervisor to fork workers."""
     # Ctrl-C reaches all processes of a terminal, this one perhaps as it loads; it ends when its supervisor says so.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from rhythmwatch.cli.tree import app
@@ -22,4 +22,6 @@ def spare() -> None:
         orders = stand_by()
     if orders is not None:
         os.environ.update(orders.environment)
+        # Its parent is the process that stood by, whose end is none of its own.
+        os.environ.pop("RHYTHMWATCH_SUPERVISED", None)
         app(list(orders.arguments))
