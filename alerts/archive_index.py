@@ -85,9 +85,10 @@ class Index:
             rows = connection.execute(select(RECORDERS)).all()
         return {row.partition: Place(row.entries, row.events, row.state) for row in rows}
 
-    def segments_of(self, patient: str, epoch: int) -> list[Segment]:
-        """List the segments of an epoch, in the order of their samples."""
-        chosen = select(SEGMENTS).where(SEGMENTS.c.patient == patient, SEGMENTS.c.epoch == epoch)
+    def segments_of(self, patient: str, epoch: int, after: int = 0) -> list[Segment]:
+        """List the segments of an epoch that end after a sample, in the order of their samples."""
+        mine = (SEGMENTS.c.patient == patient, SEGMENTS.c.epoch == epoch)
+        chosen = select(SEGMENTS).where(*mine, SEGMENTS.c.first + SEGMENTS.c.length > after)
         with self._engine.connect() as connection:
             return [to_segment(row) for row in connection.execute(chosen.order_by(SEGMENTS.c.first, SEGMENTS.c.bits))]
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from alerts.archive_files import BEAT, Segment, segment_length
 from alerts.archive_index import Index, MinuteSums
 from bus.messages import BeatEvent, Entry, unpack_event, unpack_inbound
-from bus.streams import Record
+from bus.streams import Record, milliseconds
 from ingest.codecs import decode_frame
 from ingest.frame import Frame, FrameError
 from rhythmwatch.record_files import SegmentFiles
 from rhythmwatch.record_segments import Segments
-from rhythmwatch.record_state import Counters, PartitionState, PatientState, dump, load
+from rhythmwatch.record_state import Counters, PartitionState, dump, load
 
 _INT16: Final = 2**15
 _BEAT: Final = struct.Struct("<qffI2s2sB19s4x")
@@ -82,33 +82,30 @@ class Recording:
 
     def take_entries(self, partition: int, records: Sequence[Record]) -> None:
         """Take the next entries of ``in`` of a partition."""
-        state = self._states[partition]
+        state, at_ms = self._states[partition], milliseconds(records[-1].position)
         for record in records:
             kind = record.data[0] if record.data else 0
             if kind in (Entry.FRAME, Entry.BACKFILL):
-                self._take_frame(state, record.data)
+                self._take_frame(state, record.data, at_ms)
         state.entries = records[-1].position
         self._moved.add(partition)
 
     def take_events(self, partition: int, records: Sequence[Record]) -> None:
         """Take the next events of a partition."""
-        state = self._states[partition]
+        state, at_ms = self._states[partition], milliseconds(records[-1].position)
         for record in records:
             try:
                 event = unpack_event(record.data)
             except (msgspec.DecodeError, msgspec.ValidationError):
                 self.counters.refuse("event")
                 continue
-            known = state.patients.get(event.patient)
-            if known is None:
-                known = state.patients[event.patient] = PatientState()
-            known.trend.take(event)
+            state.hear(event.patient, at_ms).trend.take(event)
             if isinstance(event, BeatEvent):
                 self._take_beat(event)
         state.events = records[-1].position
         self._moved.add(partition)
 
-    def _take_frame(self, state: PartitionState, data: bytes) -> None:
+    def _take_frame(self, state: PartitionState, data: bytes, at_ms: int) -> None:
         try:
             entry = unpack_inbound(data)
             frame = decode_frame(entry.payload)
@@ -121,9 +118,7 @@ class Recording:
         if frame.device != entry.patient:
             self.counters.refuse("patient")
             return
-        known = state.patients.get(entry.patient)
-        if known is None:
-            known = state.patients[entry.patient] = PatientState()
+        known = state.hear(entry.patient, at_ms)
         placed = known.timeline.place(frame, entry.kind, entry.server_ms)
         if placed not in ("live", "late"):
             self.counters.refuse(placed)
@@ -166,7 +161,7 @@ class Recording:
         if not self._may_keep(event.patient, event.ms):
             self.counters.refuse("not agreed")
             return
-        for segment in self._segments.of_epoch(event.patient, event.epoch):
+        for segment in self._segments.of_epoch(event.patient, event.epoch, event.sample):
             if segment.first <= event.sample < segment.first + segment.length:
                 self._segments.open(segment).beats.append(_pack_beat(event))
                 self.counters.beats += 1
@@ -217,10 +212,11 @@ class Recording:
         for path in self._written:
             self._files[path].sync()
         for partition in self._moved:
-            for patient, state in self._states[partition].patients.items():
-                self._minutes += [
-                    (patient, ms, sums) for ms, sums in state.trend.settled() if self._may_keep(patient, ms)
-                ]
+            state = self._states[partition]
+            for patient, gone in state.forget().items():
+                self._keep_minutes(patient, gone.trend.settled(over=True))
+            for patient, known in state.patients.items():
+                self._keep_minutes(patient, known.trend.settled())
         self._index.commit(
             self._new_rows.values(),
             self._minutes,
@@ -231,6 +227,9 @@ class Recording:
         self._new_rows.clear()
         self._leave_old_segments()
         self._written.clear()
+
+    def _keep_minutes(self, patient: str, minutes: Iterable[tuple[int, MinuteSums]]) -> None:
+        self._minutes += [(patient, ms, sums) for ms, sums in minutes if self._may_keep(patient, ms)]
 
     def leave(self, before_ms: int) -> None:
         """Let go of segments that ended before a time, so that they can be deleted; call right after a `flush`."""

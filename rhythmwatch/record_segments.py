@@ -1,7 +1,9 @@
 """Which segment samples and beats belong to, and what waits to be written to each.
 
 The wall clock of a patient is followed in the times of its segments: where it differs from what was carried on from
-the last anchor by more than `ANCHOR_MS`, there is a new one.
+the last anchor by more than a tolerance, there is a new one. The more anchors a segment has, the larger is the
+tolerance, so that a clock that never rests (a signal that comes faster than it was taken, a delay that swings) gives
+some hundred of them and not one a frame. What is kept in memory of an epoch is its end; the rest is in the index.
 """
 
 from __future__ import annotations
@@ -17,7 +19,11 @@ from ingest.frame import Frame
 from rhythmwatch.record_place import Timeline
 
 ANCHOR_MS: Final = 50.0
-"""The index gets a new anchor when the wall clock differs by this from the last one carried on."""
+"""A segment gets a new anchor when the wall clock differs by this from the last one carried on."""
+ANCHORS: Final = 16
+"""Each time that a segment has so many anchors more, the difference has to be twice as large for another one."""
+KEPT: Final = 2
+"""Segments of an epoch that stay in memory: this hour's and the one before."""
 
 
 @dataclass(slots=True)
@@ -45,6 +51,14 @@ class Pending:
         return mine.epoch == epoch and mine.bits == bits and mine.first <= begin and end <= mine.first + mine.length
 
 
+@dataclass(slots=True)
+class _Epoch:
+    """Segments of an epoch that are known: at least those that end after sample `since`."""
+
+    since: int
+    segments: list[Segment]
+
+
 class Segments:
     """Segments of patients, found or made.
 
@@ -65,7 +79,7 @@ class Segments:
         self.pending: dict[str, Pending] = {}
         self.current: dict[str, str] = {}
         self._index = index
-        self._epochs: dict[tuple[str, int], list[Segment]] = {}
+        self._epochs: dict[tuple[str, int], _Epoch] = {}
         self._usual: dict[str, Pending] = {}
         """Where the last live frame of a patient went: most often the next one goes there too."""
 
@@ -100,7 +114,7 @@ class Segments:
         if pending is not None and pending.segment.fs == frame.rate:
             segment = pending.segment
         else:
-            known = self.of_epoch(frame.device, frame.epoch)
+            known = self.of_epoch(frame.device, frame.epoch, sample)
             found = [item for item in known if item.path == path]
             segment = found[0] if found else self._new(timeline, frame, server_ms, sample, number, bits)
         if (segment.fs, segment.gain, segment.leads) != (frame.rate, frame.gain, frame.leads):
@@ -111,13 +125,15 @@ class Segments:
             opened.indexed = True
         return opened
 
-    def of_epoch(self, patient: str, epoch: int) -> list[Segment]:
-        """List the segments of an epoch of a patient."""
-        key = (patient, epoch)
-        known = self._epochs.get(key)
-        if known is None:
-            known = self._epochs[key] = self._index.segments_of(patient, epoch)
-        return known
+    def of_epoch(self, patient: str, epoch: int, sample: int = 0) -> list[Segment]:
+        """List the segments of an epoch of a patient, at least those that end after a sample."""
+        known = self._epochs.get((patient, epoch))
+        if known is None or sample < known.since:
+            # What is in memory may be newer than the index.
+            newer = {item.path: item for item in known.segments} if known else {}
+            found = {item.path: item for item in self._index.segments_of(patient, epoch, sample)}
+            known = self._epochs[patient, epoch] = _Epoch(sample, list((found | newer).values()))
+        return known.segments
 
     def _new(self, timeline: Timeline, frame: Frame, server_ms: int, sample: int, number: int, bits: int) -> Segment:
         length = segment_length(frame.rate)
@@ -161,10 +177,11 @@ class Segments:
         segment = pending.segment
         at, ms = segment.anchors[-1]
         now = timeline.clock.origin_ms + sample * 1000 / segment.fs
-        if sample <= at or abs(ms + (sample - at) * 1000 / segment.fs - now) <= ANCHOR_MS:
+        tolerance = ANCHOR_MS * 2 ** (len(segment.anchors) // ANCHORS)
+        if sample <= at or abs(ms + (sample - at) * 1000 / segment.fs - now) <= tolerance:
             return
         changed = _timed(replace(segment, anchors=(*segment.anchors, (sample, now))))
-        known = self.of_epoch(segment.patient, segment.epoch)
+        known = self.of_epoch(segment.patient, segment.epoch, segment.first)
         known[known.index(segment)] = changed
         pending.segment, pending.indexed = changed, True
 
@@ -183,9 +200,15 @@ class Segments:
         self._epochs.clear()
 
     def tidy(self) -> None:
-        """Forget epochs when they have become many."""
+        """Forget what the index has: the begin of long epochs, and all when epochs have become many."""
         if len(self._epochs) > 4 * max(1, len(self.current)) + 64:
             self.forget()
+        for known in self._epochs.values():
+            if len(known.segments) > KEPT:
+                known.segments.sort(key=lambda item: item.first)
+                gone = known.segments[:-KEPT]
+                known.since = max(item.first + item.length for item in gone)
+                del known.segments[:-KEPT]
 
 
 def _timed(segment: Segment) -> Segment:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
 from alerts.archive_index import Place
-from bus.streams import START
+from bus.streams import START, milliseconds
 from rhythmwatch.record_place import Timeline
 from rhythmwatch.record_trends import Trend
 
+FORGET_MS: Final = 7 * 86_400_000
+"""A patient of whom nothing has come for so long is forgotten; one who comes back begins as a new one."""
+
 
 class PatientState(msgspec.Struct):
-    """What must be known of a patient to go on."""
+    """What must be known of a patient to go on.
+
+    Attributes
+    ----------
+    heard_ms : int
+        Bus time of the patient's newest entry or event; 0 where it was never noted.
+    """
 
     timeline: Timeline = msgspec.field(default_factory=Timeline)
     trend: Trend = msgspec.field(default_factory=Trend)
+    heard_ms: int = 0
 
 
 class PartitionState(msgspec.Struct):
@@ -25,6 +36,26 @@ class PartitionState(msgspec.Struct):
     entries: str = START
     events: str = START
     patients: dict[str, PatientState] = {}
+
+    def hear(self, patient: str, ms: int) -> PatientState:
+        """Give the state of a patient of whom something has come at a bus time, made where there is none."""
+        known = self.patients.get(patient)
+        if known is None:
+            known = self.patients[patient] = PatientState()
+        known.heard_ms = ms
+        return known
+
+    def forget(self) -> dict[str, PatientState]:
+        """Forget the patients who have vanished, and give what was known of them."""
+        now = max(milliseconds(self.entries), milliseconds(self.events))
+        gone: dict[str, PatientState] = {}
+        for patient, known in self.patients.items():
+            known.heard_ms = known.heard_ms or now
+            if now - known.heard_ms > FORGET_MS:
+                gone[patient] = known
+        for patient in gone:
+            del self.patients[patient]
+        return gone
 
 
 @dataclass(slots=True)

@@ -57,9 +57,9 @@ class Trend(msgspec.Struct):
             self._pass(event.ms)
             self.quality = event.quality
 
-    def settled(self) -> list[tuple[int, MinuteSums]]:
-        """Give the minutes that have ended for certain, and forget them."""
-        done = sorted(ms for ms in self.open if ms + MINUTE_MS + SETTLED_MS < self.until_ms)
+    def settled(self, *, over: bool = False) -> list[tuple[int, MinuteSums]]:
+        """Give the minutes that have ended for certain, or all where nothing more comes, and forget them."""
+        done = sorted(ms for ms in self.open if over or ms + MINUTE_MS + SETTLED_MS < self.until_ms)
         return [(ms, self.open.pop(ms)) for ms in done]
 
     def _minute(self, ms: int) -> MinuteSums:
