@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -146,8 +147,20 @@ class EvidenceStore:
         self._engine = engine
         self._writer = writing(engine)
 
-    def wanted(self, since_ms: int, until_ms: int, limit: int = 50) -> list[AlarmEvent]:
-        """List alarms raised in a stretch of time that have no evidence yet, oldest first; technical ones have none."""
+    def wanted(
+        self, since_ms: int, until_ms: int, limit: int = 50, *, mine: Callable[[str], bool] = lambda patient: True
+    ) -> list[AlarmEvent]:
+        """List alarms raised in a stretch of time that have no evidence yet, oldest first; technical ones have none.
+
+        Parameters
+        ----------
+        since_ms, until_ms : int
+            Of the raising.
+        limit : int
+            At most so many.
+        mine : callable
+            Whether alarms of a patient are wanted here; those of others do not count for the limit.
+        """
         columns = [ALARMS.c[name] for name in AlarmEvent.__struct_fields__]
         chosen = (
             select(*columns)
@@ -160,9 +173,10 @@ class EvidenceStore:
                 ALARMS.c.raised_ms < until_ms,
             )
         )
+        ordered = chosen.order_by(ALARMS.c.raised_ms, ALARMS.c.id).execution_options(yield_per=limit)
         with self._engine.connect() as connection:
-            rows = connection.execute(chosen.order_by(ALARMS.c.raised_ms, ALARMS.c.id).limit(limit)).mappings()
-            return [AlarmEvent(**row) for row in rows]
+            rows = connection.execute(ordered).mappings()
+            return [AlarmEvent(**row) for row in islice((row for row in rows if mine(row["patient"])), limit)]
 
     def lead_at(self, patient: str, ms: int) -> str:
         """Lead of a patient that was analysed at a time; empty when unknown."""

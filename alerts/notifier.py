@@ -36,7 +36,7 @@ from alerts.notify import (
 from alerts.notify_senders import Sender, SendError
 from bus.clock import now_ms
 from bus.errors import BusError
-from bus.messages import AlarmEvent, is_beat, unpack_event
+from bus.messages import DEFAULT_PARTITIONS, AlarmEvent, is_beat, unpack_event
 from bus.streams import Record
 from bus.tasks import end
 
@@ -53,6 +53,8 @@ CURSOR_S: Final = 10.0
 GATHER_S: Final = 0.25
 LOOK: Final = 200
 """Messages to a contact that are looked at together."""
+CLAIM_MS: Final = 15_000
+"""No other notifier sends a message that one has begun to send this long ago: longer than any sender takes."""
 POLL_S: Final = 0.5
 WAIT_S: Final = 0.5
 MAX_WAIT_S: Final = 30.0
@@ -77,7 +79,9 @@ class Counters:
 
 
 class Notifier:
-    """Tells contacts of alarms.
+    """Tells contacts of alarms of the patients of some partitions; several share the work, a range each.
+
+    Two may have the same range for a moment: the outbox knows each message once, and one of them claims it.
 
     Parameters
     ----------
@@ -93,6 +97,8 @@ class Notifier:
         Bed and ward of a patient now; blocks.
     clock : callable
         Server time, ms.
+    total : int
+        Partitions of the bus.
     """
 
     def __init__(
@@ -104,18 +110,23 @@ class Notifier:
         *,
         place_of: Callable[[str], tuple[str, str]] = lambda _: ("", ""),
         clock: Callable[[], int] = now_ms,
+        total: int = DEFAULT_PARTITIONS,
         poll_s: float = POLL_S,
         wait_s: float = WAIT_S,
     ) -> None:
         self.counters = Counters()
         self._bus, self._engine, self._senders, self._stop = bus, engine, senders, stop
         self._place_of, self._clock, self._poll_s, self._first_wait = place_of, clock, poll_s, wait_s
-        self._contacts, self._outbox = Contacts(engine), Deliveries(engine)
+        self._contacts, self._outbox = Contacts(engine), Deliveries(engine, total)
         self._woken = asyncio.Event()
         self._lines: dict[str, Line] = {}
+        self._partitions: tuple[int, ...] = ()
+        self._claimed: dict[str, Delivery] = {}
+        """Under way, by their keys."""
 
     async def run(self, partitions: Sequence[int]) -> None:
         """Read and send until told to stop; a failure of bus or database is waited out."""
+        self._partitions = tuple(partitions)
         cursors = await self._insist(self._open)
         if cursors is None:
             return
@@ -128,6 +139,8 @@ class Notifier:
             self._stop.set()
             self._woken.set()
             await end([sending])
+            with contextlib.suppress(SQLAlchemyError, OSError):
+                await asyncio.to_thread(self._outbox.release, list(self._claimed.values()), self._clock())
 
     def _open(self) -> dict[int, str]:
         upgrade(self._engine)
@@ -222,7 +235,7 @@ class Notifier:
                 self._woken.clear()
                 tasks = {name: task for name, task in tasks.items() if not task.done()}
                 try:
-                    waiting = await asyncio.to_thread(self._outbox.waiting_contacts)
+                    waiting = await asyncio.to_thread(self._outbox.waiting_contacts, self._partitions)
                 except (SQLAlchemyError, OSError):
                     self.counters.failures += 1
                     waiting = []
@@ -242,7 +255,8 @@ class Notifier:
             while not self._stop.is_set():
                 contact, waiting = await asyncio.to_thread(self._waiting, name)
                 now = self._clock()
-                for delivery in whose_turn(waiting, under_way, now, line.room(len(under_way), now)):
+                turn = whose_turn(waiting, under_way, now, line.room(len(under_way), now))
+                for delivery in await self._claim(turn, now):
                     carried = self._carry(contact, delivery, line)
                     under_way[delivery.alarm] = asyncio.create_task(carried, name=f"message {delivery.id}")
                 if not under_way:
@@ -259,12 +273,18 @@ class Notifier:
         finally:
             await end(under_way.values())
 
+    async def _claim(self, turn: Sequence[Delivery], now: int) -> list[Delivery]:
+        mine = await asyncio.to_thread(self._outbox.claim, turn, now + CLAIM_MS) if turn else []
+        self._claimed |= {delivery.id: delivery for delivery in mine}
+        return mine
+
     def _waiting(self, name: str) -> tuple[Contact | None, list[Delivery]]:
         contact = next((item for item in self._contacts.all() if item.id == name), None)
-        return contact, self._outbox.waiting(name, LOOK)
+        return contact, self._outbox.waiting(name, LOOK, self._partitions)
 
     async def _carry(self, contact: Contact | None, delivery: Delivery, line: Line) -> None:
         await asyncio.to_thread(self._outbox.note, await self._try(contact, delivery, line))
+        del self._claimed[delivery.id]
 
     async def _try(self, contact: Contact | None, delivery: Delivery, line: Line) -> Delivery:
         sender = self._senders.get(delivery.channel)

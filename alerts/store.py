@@ -92,7 +92,9 @@ class Store:
         found = [(batch, _rows_of(batch)) for batch in batches]
         with self._writer.begin() as connection:
             mine = select(CURSORS).where(CURSORS.c.partition.in_([batch.partition for batch in batches]))
-            known = {row.partition: row.position for row in connection.execute(mine)}
+            # Locked, and in one order: two historians may have the same partition while ranges are moved.
+            locked = mine.order_by(CURSORS.c.partition).with_for_update()
+            known = {row.partition: row.position for row in connection.execute(locked)}
             new = [
                 (batch, rows)
                 for batch, rows in found

@@ -107,6 +107,8 @@ class DeliveryRow(Base):
     )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    partition: Mapped[int] = mapped_column(Integer, server_default="0")
+    """Of the patient: whose notifier sends it."""
     alarm: Mapped[str] = mapped_column(String(320))
     patient: Mapped[str] = mapped_column(String(255))
     contact: Mapped[str] = mapped_column(String(32))

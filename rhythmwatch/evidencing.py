@@ -6,7 +6,7 @@ import asyncio
 import base64
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ from alerts.database import open_engine, upgrade
 from alerts.evidence import Evidence, EvidenceBeat, EvidenceMap, EvidenceStore, Feature, stretch_of
 from alerts.model import Kind
 from bus.clock import now_ms
-from bus.messages import AlarmEvent
+from bus.messages import DEFAULT_PARTITIONS, AlarmEvent, partition_of
 from dsp.layout import FS
 from dsp.spectrogram import BINS, HOP
 from ingest.recordings import Recording
@@ -42,6 +42,8 @@ PATIENCE_MS: Final = 300_000
 """Where samples are missing at the end, they are waited for this long."""
 BACK_MS: Final = 86_400_000
 """After a stand-still alarms of this long are caught up with."""
+AT_ONCE: Final = 500
+"""Alarms that are looked at together."""
 POLL_S: Final = 2.0
 MAX_WAIT_S: Final = 30.0
 RHYTHM_KINDS: Final = frozenset({Kind.VFIB, Kind.VTACH, Kind.AFIB, Kind.ASYSTOLE})
@@ -182,9 +184,36 @@ def figures(counters: Counters) -> Iterator[Figure]:
     yield Figure("failures", counters.failures, "Failures of disk and database, tried again.")
 
 
-def cut_due(store: EvidenceStore, archive: Archive, models: Models, now_ms: int, counters: Counters) -> None:
-    """Cut the evidence of every alarm whose strip is recorded, or will not be any more, and count them."""
-    for alarm in store.wanted(now_ms - BACK_MS, now_ms, 500):
+def cut_due(
+    store: EvidenceStore,
+    archive: Archive,
+    models: Models,
+    now_ms: int,
+    counters: Counters,
+    partitions: Collection[int] = range(DEFAULT_PARTITIONS),
+    total: int = DEFAULT_PARTITIONS,
+) -> None:
+    """Cut the evidence of alarms whose strip is recorded, or will not be any more, and count them.
+
+    Parameters
+    ----------
+    store : EvidenceStore
+    archive : Archive
+    models : Models
+    now_ms : int
+        Server time.
+    counters : Counters
+        Changed in place.
+    partitions : collection of int
+        Only alarms of patients of these.
+    total : int
+        Partitions of the bus.
+    """
+
+    def mine(patient: str) -> bool:
+        return partition_of(patient, total) in partitions
+
+    for alarm in store.wanted(now_ms - BACK_MS, now_ms, AT_ONCE, mine=mine):
         _, to_ms = stretch_of(alarm)
         # What came late is recorded late.
         age = now_ms - (max(to_ms, alarm.changed_ms) if alarm.retrospective else to_ms)
@@ -206,6 +235,7 @@ def cut_due(store: EvidenceStore, archive: Archive, models: Models, now_ms: int,
 async def examine(
     history: str,
     recordings: Path,
+    partitions: Collection[int],
     models: Models,
     stop: asyncio.Event,
     *,
@@ -220,6 +250,8 @@ async def examine(
         Address of the history database.
     recordings : Path
         Folder of the recorder.
+    partitions : collection of int
+        Of the patients whose alarms are examined; several processes share the work.
     models : Models
     stop : asyncio.Event
         Set to end it.
@@ -241,7 +273,7 @@ async def examine(
                     if not ready:
                         await asyncio.to_thread(upgrade, engine)
                         ready = True
-                    await asyncio.to_thread(cut_due, store, archive, models, now_ms(), counters)
+                    await asyncio.to_thread(cut_due, store, archive, models, now_ms(), counters, partitions)
                     wait, failing = poll_s, ""
                 except (SQLAlchemyError, OSError) as error:
                     counters.failures += 1

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import structlog
 
 from alerts.history import Counters, keep_history
 from alerts.store import Store
-from bus.messages import DEFAULT_PARTITIONS
 from bus.streams import Bus
 from rhythmwatch.metrics import Figure, exposing
 
 log = structlog.get_logger()
 
 READER: Final = "historian"
+"""Of all historians: what the bus holds is how far the history of a partition is, whoever writes it."""
 
 
 def figures(counters: Counters) -> Iterator[Figure]:
@@ -29,13 +29,17 @@ def figures(counters: Counters) -> Iterator[Figure]:
             yield Figure(name, value, f"{name.replace('_', ' ')} of the historian.", counts=grows)
 
 
-async def keep(bus_url: str, history: str, stop: asyncio.Event, *, metrics: str = "") -> None:
+async def keep(
+    bus_url: str, history: str, partitions: Sequence[int], stop: asyncio.Event, *, metrics: str = ""
+) -> None:
     """Keep the history until `stop` is set.
 
     Parameters
     ----------
     bus_url, history : str
         Addresses of the bus and the history database.
+    partitions : sequence of int
+        Whose events are kept.
     stop : asyncio.Event
         Set to end it.
     metrics : str
@@ -50,7 +54,5 @@ async def keep(bus_url: str, history: str, stop: asyncio.Event, *, metrics: str 
                 return len(await bus.hold(READER, {partition: {"events": place} for partition, place in at.items()}))
 
             stack.enter_context(exposing(metrics, "historian", lambda: figures(counters)))
-            await keep_history(
-                bus, store, range(DEFAULT_PARTITIONS), stop, counters, report=lambda line: log.warning(line), hold=hold
-            )
+            await keep_history(bus, store, partitions, stop, counters, report=lambda line: log.warning(line), hold=hold)
     log.info("historian ended", alarms=counters.alarms, beats=counters.beats)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,6 @@ from alerts.deliveries import Delivery
 from alerts.notifier import Counters, Notifier
 from alerts.notify_senders import Mail, MailServer, Sender, SendError, Webhooks
 from bus.clock import join_clock
-from bus.messages import DEFAULT_PARTITIONS
 from bus.streams import Bus
 from ingest.device_model import topic_of
 from rhythmwatch.addresses import BrokerAddress
@@ -30,6 +30,7 @@ log = structlog.get_logger()
 
 TIMEOUT_S: Final = 5.0
 CLIENT: Final = "rw-notifier"
+"""Begin of the name at the broker, which lets one client of a name in; several notifiers share the work."""
 
 
 class DeviceTopics:
@@ -45,6 +46,7 @@ class DeviceTopics:
     def __init__(self, broker: BrokerAddress, authority: Path | None = None) -> None:
         self._broker = broker
         self._authority = authority
+        self._name = f"{CLIENT}-{secrets.token_hex(4)}"
         self._client: aiomqtt.Client | None = None
         self._turn = asyncio.Lock()
 
@@ -68,7 +70,7 @@ class DeviceTopics:
                 broker.port,
                 username=broker.username,
                 password=broker.password,
-                identifier=CLIENT,
+                identifier=self._name,
                 timeout=TIMEOUT_S,
                 tls_context=context,
             )
@@ -103,6 +105,7 @@ def figures(counters: Counters) -> Iterator[Figure]:
 async def notify(
     bus_url: str,
     history: str,
+    partitions: Sequence[int],
     stop: asyncio.Event,
     *,
     broker: str = "",
@@ -117,6 +120,8 @@ async def notify(
     ----------
     bus_url, history : str
         Addresses of the bus and the history database.
+    partitions : sequence of int
+        Of the patients whose alarms are told.
     stop : asyncio.Event
         Set to end it.
     broker : str
@@ -143,10 +148,10 @@ async def notify(
     try:
         async with Bus(bus_url) as bus:
             await join_clock(bus)
-            log.info("notifier ready", channels=sorted(senders))
+            log.info("notifier ready", channels=sorted(senders), partitions=len(partitions))
             notifier = Notifier(bus, engine, senders, stop, place_of=bed_and_ward(Care(engine)))
             with exposing(metrics, "notifier", lambda: figures(notifier.counters)):
-                await notifier.run(range(DEFAULT_PARTITIONS))
+                await notifier.run(partitions)
     finally:
         if topics is not None:
             await topics.close()

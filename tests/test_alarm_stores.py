@@ -6,19 +6,21 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from sqlalchemy import Engine
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, select, text
 from wall_fakes import alarm
 
 from alerts.alarm_log import AlarmLog
 from alerts.contacts import Contact, Contacts
-from alerts.database import StoreError, open_engine, upgrade
-from alerts.deliveries import Deliveries, Delivery
+from alerts.database import MIGRATIONS, StoreError, open_engine, upgrade
+from alerts.deliveries import DELIVERIES, Deliveries, Delivery
 from alerts.evidence import Evidence, EvidenceStore
 from alerts.judging import BeatLabel, Judgement, Judging
 from alerts.limits import ADULT, limits_from, values_of
 from alerts.load import load_figures
 from alerts.store import Store
-from bus.messages import AlarmEvent, SettingsEvent
+from bus.messages import AlarmEvent, SettingsEvent, partition_of
 
 NOW = 1_760_000_000_000
 DAY = 86_400_000
@@ -149,3 +151,58 @@ def test_the_first_minutes_give_no_rate(url: str, engine: Engine):
     wards = load_figures(engine, NOW, 1.0, ward_of=lambda patient: patient)
     assert wards.per_patient_day is not None
     assert (wards.by_ward["p"].per_patient_day, wards.by_ward["q"].per_patient_day) == (None, 2.0)
+
+
+def test_one_notifier_claims_a_message(engine: Engine):
+    """Of two that list it at once one may send it; it is due for others when the claim has run out or is given back."""
+    outbox = Deliveries(engine)
+    outbox.add([Delivery("k", "a", "p", "c", "pager", "webhook", 0, NOW, due_ms=NOW)], {})
+    one, other = outbox.waiting("c"), outbox.waiting("c")
+    (claimed,) = outbox.claim(one, NOW + 9)
+    assert outbox.claim(other, NOW + 9) == []
+    assert [item.due_ms for item in outbox.waiting("c")] == [NOW + 9]
+    outbox.release([claimed], NOW + 1)
+    (again,) = outbox.claim(outbox.waiting("c"), NOW + 20)
+    outbox.note(msgspec.structs.replace(again, state="sent", done_ms=NOW + 2))
+    outbox.release([again], NOW + 3)
+    assert (outbox.claim([again], NOW + 30), outbox.recent()[0].state) == ([], "sent")
+
+
+def test_messages_wait_for_the_notifier_of_their_partition(engine: Engine):
+    """Each lists those about its own patients, however many others wait; a position never goes back."""
+    outbox = Deliveries(engine)
+    patients = [f"bed-{number}" for number in range(40)]
+    outbox.add(
+        [Delivery(name, "a", name, "c", "pager", "webhook", 0, NOW, due_ms=NOW) for name in patients],
+        {3: "10-9", 4: "5-0"},
+    )
+    outbox.add([], {3: "9-10", 4: "5-1", 5: "1-0"})
+    assert outbox.cursors() == {3: "10-9", 4: "5-1", 5: "1-0"}
+    halves = (range(32), range(32, 64))
+    for half in halves:
+        listed = [item.id for item in outbox.waiting("c", 100, half)]
+        assert sorted(listed) == sorted(name for name in patients if partition_of(name) in half)
+        assert outbox.waiting_contacts(half) == ["c"]
+    assert outbox.waiting_contacts(range(0)) == []
+
+
+def test_messages_of_before_there_were_ranges_get_their_partition(url: str):
+    """What waits when the schema is brought up to date is sent by the notifier of its patient."""
+    engine = open_engine(url)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0006")
+        connection.execute(
+            text(
+                "INSERT INTO deliveries (id, alarm, patient, contact, label, channel, level, made_ms, state, tries,"
+                " due_ms, error, message) VALUES ('k', 'a', 'bed-1', 'c', '', 'webhook', 0, 1, 'waiting', 0, 1, '', '')"
+            )
+        )
+    upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.scalars(select(DELIVERIES.c.partition)).all() == [partition_of("bed-1")] != [0]
+    assert [item.id for item in Deliveries(engine).waiting("c", 5, [partition_of("bed-1")])] == ["k"]
+    engine.dispose()

@@ -18,13 +18,13 @@ import aiomqtt
 import msgspec
 import pytest
 from aiosmtpd.controller import UnthreadedController
-from sqlalchemy import Engine
+from sqlalchemy import Engine, delete
 from wall_fakes import alarm
 
 from alerts.contacts import Contact, Contacts, is_told
 from alerts.database import open_engine, upgrade
-from alerts.deliveries import Deliveries, Delivery
-from alerts.notifier import Notifier
+from alerts.deliveries import NOTIFIED, Deliveries, Delivery
+from alerts.notifier import CLAIM_MS, Notifier
 from alerts.notify import (
     AT_ONCE,
     FIRST_SILENCE_MS,
@@ -205,7 +205,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.engine: Engine = open_engine(f"sqlite:///{folder / 'history.db'}")
         upgrade(self.engine)
-        self.contacts, self.outbox, self.feed, self.now = Contacts(self.engine), Deliveries(self.engine), Feed(), NOW
+        self.contacts, self.outbox, self.feed, self.now = Contacts(self.engine), Deliveries(self.engine, 1), Feed(), NOW
 
     @asynccontextmanager
     async def running(self, senders: Mapping[str, Sender]) -> AsyncIterator[Notifier]:
@@ -213,7 +213,7 @@ class Desk:
         stop = asyncio.Event()
         notifier = Notifier(
             self.feed, self.engine, senders, stop, place_of=lambda _: ("12", "7"), clock=lambda: self.now,
-            poll_s=0.02, wait_s=0.02,
+            total=1, poll_s=0.02, wait_s=0.02,
         )  # fmt: skip
         task = asyncio.create_task(notifier.run([0]))
         try:
@@ -538,10 +538,36 @@ async def test_a_restart_sends_nothing_twice_and_loses_nothing(desk: Desk):
         # Ended between a message and the note that it went, it would rightly send it again, under the same key.
         await until(lambda: len(sent.got) == 2 and not desk.outbox.waiting_contacts())
     # A cursor that was not kept: everything comes again.
-    desk.outbox.add((), {0: "0-0"})
+    with desk.engine.begin() as connection:
+        connection.execute(delete(NOTIFIED))
     async with desk.running({"webhook": sent}):
         await until(lambda: desk.outbox.cursors() == {0: f"{NOW}-1"})
     assert len(sent.got) == len({item.id for item in sent.got}) == 2
+
+
+async def test_two_notifiers_of_one_range_send_nothing_twice(desk: Desk):
+    """While ranges are moved two may read and send the same: each message goes out once, and the position stays."""
+    desk.contacts.replace([contact("hook")])
+    one, other = Taker(), Taker()
+    async with desk.running({"webhook": one}), desk.running({"webhook": other}):
+        desk.feed.put(*(vtach(id=f"alarm {number}") for number in range(30)))
+        await until(lambda: len(desk.outbox.recent()) == 30 and not desk.outbox.waiting_contacts())
+    assert sorted(item.alarm for item in one.got + other.got) == sorted(f"alarm {number}" for number in range(30))
+    assert desk.outbox.cursors() == {0: f"{NOW}-29"}
+
+
+async def test_a_message_under_way_at_a_killed_notifier_goes_out_when_its_claim_has_run_out(desk: Desk):
+    """Nobody knows whether it was taken; until the time that a sender may take is over nobody sends it again."""
+    (pager,) = desk.contacts.replace([contact("pager")])
+    made = messages_for(vtach(), [pager], NOW)
+    desk.outbox.add(made, {0: f"{NOW}-0"})
+    desk.outbox.claim(made, NOW + CLAIM_MS)
+    sent = Taker()
+    async with desk.running({"webhook": sent}):
+        desk.feed.put(vtach(), vtach(id="another"))
+        await until(lambda: [item.alarm for item in sent.got] == ["another"])
+        desk.now += CLAIM_MS
+        await until(lambda: len(sent.got) == 2)
 
 
 async def test_failures_of_bus_and_database_are_waited_out(desk: Desk, monkeypatch: pytest.MonkeyPatch):

@@ -165,13 +165,19 @@ def worker(
         run_until_stopped("worker", lambda stop: work(bus, chosen, loaded, stop, metrics=metrics))
 
 
-def historian(bus: options.BusUrl = BUS, history: options.HistoryUrl = HISTORY, metrics: options.Metrics = "") -> None:
-    """Write alarms and events from the bus into the history database."""
+def historian(
+    bus: options.BusUrl = BUS,
+    history: options.HistoryUrl = HISTORY,
+    partitions: options.Partitions = "0-63",
+    metrics: options.Metrics = "",
+) -> None:
+    """Write alarms and events of a range of partitions from the bus into the history database."""
     from rhythmwatch.keeping import keep
 
     _child()
     with options.one_line_errors(ValueError, OSError):
-        run_until_stopped("historian", lambda stop: keep(bus, history, stop, metrics=metrics), behind=True)
+        chosen = options.partition_range(partitions)
+        run_until_stopped("historian", lambda stop: keep(bus, history, chosen, stop, metrics=metrics), behind=True)
 
 
 def recorder(
@@ -214,18 +220,20 @@ def notifier(
     ca: options.Authority = None,
     mail: options.MailUrl = "",
     mail_from: options.MailFrom = "",
+    partitions: options.Partitions = "0-63",
     metrics: options.Metrics = "",
 ) -> None:
-    """Tell contacts of alarms: by webhook, mail, and on the topic of the device."""
+    """Tell contacts of alarms of a range of partitions: by webhook, mail, and on the topic of the device."""
     from alerts.database import StoreError
     from rhythmwatch.notifying import notify
 
     _child()
     with options.one_line_errors(ValueError, StoreError, OSError):
+        chosen = options.partition_range(partitions)
         run_until_stopped(
             "notifier",
             lambda stop: notify(
-                bus, history, stop, broker=broker, authority=ca, mail=mail, sender=mail_from, metrics=metrics
+                bus, history, chosen, stop, broker=broker, authority=ca, mail=mail, sender=mail_from, metrics=metrics
             ),
         )
 
@@ -234,9 +242,10 @@ def evidence(
     history: options.HistoryUrl = HISTORY,
     recordings: options.Recordings = RECORDINGS,
     models: options.ModelsFolder = None,
+    partitions: options.Partitions = "0-63",
     metrics: options.Metrics = "",
 ) -> None:
-    """Keep of each alarm what was seen round it, cut out of the recordings."""
+    """Keep of each alarm of a range of partitions what was seen round it, cut out of the recordings."""
     from alerts.database import StoreError
     from rhythmwatch.evidencing import examine
     from rhythmwatch.models import ModelError, load_models
@@ -245,8 +254,8 @@ def evidence(
     _child()
     ensure_kernels()
     with options.one_line_errors(ModelError, ValueError, StoreError, OSError):
-        loaded = load_models(models)
-        run_until_stopped("evidence", lambda stop: examine(history, recordings, loaded, stop, metrics=metrics))
+        chosen, loaded = options.partition_range(partitions), load_models(models)
+        run_until_stopped("evidence", lambda stop: examine(history, recordings, chosen, loaded, stop, metrics=metrics))
 
 
 def web(
