@@ -16,8 +16,8 @@ FRAMES_A_DAY: Final = 86_400
 DAYS_A_MONTH: Final = 30
 OVERHEAD_BYTES: Final = 120
 """TCP, IP, TLS and MQTT around a frame on its way to the broker."""
-ALONE: Final = ("historian", "notifier", "evidence", "keeper")
-"""Processes of which one works for the whole service; what one core carries bounds it."""
+ALONE: Final = ("keeper",)
+"""Processes of which one works for the whole service, so that one core bounds them; the others take a range each."""
 
 
 @dataclass(frozen=True, slots=True)

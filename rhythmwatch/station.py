@@ -17,7 +17,6 @@ from typing import Final
 from rich.console import Console
 
 from bus.child import free_port
-from bus.messages import DEFAULT_PARTITIONS
 from bus.server import embedded
 from bus.tasks import end
 from ingest.recordings import data_folder, list_records
@@ -26,6 +25,7 @@ from rhythmwatch.certificates import broker_certificates
 from rhythmwatch.demo_people import admit_played, played_devices
 from rhythmwatch.devices import guarded_broker
 from rhythmwatch.metrics import parse_address
+from rhythmwatch.ranges import READERS, equal_ranges, span
 from rhythmwatch.supervisor import Part, Supervisor
 from web.auth import FIRST_USER
 
@@ -51,6 +51,8 @@ class Station:
         Addresses; empty means an embedded one.
     workers : int
         Worker processes; each gets an equal range of partitions.
+    readers : int
+        Historians, and as many of each of the others in `READERS`, with equal ranges too.
     source : tuple of str
         Arguments of a source of patients, without the broker; empty for none.
     """
@@ -62,6 +64,7 @@ class Station:
     broker: str = ""
     history: str = ""
     workers: int = 1
+    readers: int = 1
     source: tuple[str, ...] = ()
     door: tuple[str, int] = ("127.0.0.1", 0)
     """Where enrolled devices reach the embedded broker; port 0 takes a free one."""
@@ -190,22 +193,24 @@ def _parts(
     ]
     # To fork what has loaded libraries is safe where these are known to start no threads.
     spare = SPARE if sys.platform == "linux" else ""
-    size = -(-DEFAULT_PARTITIONS // station.workers)
-    for number in range(station.workers):
-        last = min(DEFAULT_PARTITIONS, (number + 1) * size) - 1
-        span = f"{number * size}-{last}"
-        parts.append(Part(f"worker-{number + 1}", ("worker", "--partitions", span), shared, spare=spare))
+    parts += [
+        Part(f"worker-{number}", ("worker", "--partitions", span(mine)), shared, spare=spare)
+        for number, mine in enumerate(equal_ranges(station.workers), 1)
+    ]
     sending = {**shared, "RHYTHMWATCH_BROKER": broker}
     parts += [
         Part(
-            name,
-            (name,),
+            f"{name}-{number}",
+            (name, "--partitions", span(mine)),
             sending if name == "notifier" else shared,
             later=True,
             spare=spare if name == "evidence" else "",
         )
-        for name in ("historian", "notifier", "recorder", "evidence", "keeper")
+        for name in READERS
+        for number, mine in enumerate(equal_ranges(station.readers), 1)
     ]
+    # What it does is for the whole database.
+    parts.append(Part("keeper", ("keeper",), shared, later=True))
     if station.metrics:
         host, first = parse_address(station.metrics)
         parts = [

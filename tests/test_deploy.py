@@ -19,6 +19,7 @@ from rhythmwatch.ingesting import figures as ingest_figures
 from rhythmwatch.keeping import figures as historian_figures
 from rhythmwatch.metrics import Figure
 from rhythmwatch.pages import figures as page_figures
+from rhythmwatch.ranges import READERS, equal_ranges
 from rhythmwatch.station import Station, _parts
 from rhythmwatch.worker import figures as worker_figures
 from web.hub import Counters as HubCounters
@@ -97,14 +98,35 @@ def test_the_secret_names_the_account_that_may_read_by_shares():
     assert asked <= secret["stringData"].keys()
 
 
-def test_workers_cover_each_partition_once():
-    """The ranges of the worker deployments are all 64 partitions, none twice."""
-    covered: list[int] = []
-    for container in containers():
-        if container["args"][0] == "worker":
-            first, last = container["args"][container["args"].index("--partitions") + 1].split("-")
-            covered += range(int(first), int(last) + 1)
-    assert sorted(covered) == list(range(64))
+def ranges_of(command: str, calls: list[tuple[str, ...]]) -> list[int]:
+    """Partitions that the processes of a command work on, those of each after the other."""
+    spans = [call[call.index("--partitions") + 1].split("-") for call in calls if call[0] == command]
+    return [partition for first, last in spans for partition in range(int(first), int(last) + 1)]
+
+
+@pytest.mark.parametrize("command", ["worker", *READERS])
+def test_each_partition_is_covered_once(command: str):
+    """The ranges of the deployments of a command are all 64 partitions, none twice."""
+    assert sorted(ranges_of(command, [tuple(item["args"]) for item in containers()])) == list(range(64))
+
+
+def test_more_processes_than_partitions_are_refused():
+    """Each needs one of its own."""
+    for count in (0, 65):
+        with pytest.raises(ValueError, match="1 to 64"):
+            equal_ranges(count)
+
+
+@pytest.mark.parametrize("count", [1, 3, 50, 64])
+def test_one_machine_gives_each_process_a_range(count: int):
+    """So many workers and readers as are asked for, numbered, and every partition with each of them once."""
+    station = Station(Path("state"), "127.0.0.1", 8800, workers=count, readers=count)
+    parts = _parts(station, "bus", "broker", "broker", "", "history", 8800, "password")
+    for command in ("worker", *READERS):
+        mine = [part for part in parts if part.arguments[0] == command]
+        assert [part.name for part in mine] == [f"{command}-{number + 1}" for number in range(count)]
+        assert ranges_of(command, [part.arguments for part in mine]) == list(range(64))
+    assert [part.name for part in parts if part.arguments[0] == "keeper"] == ["keeper"]
 
 
 def given(process: str, figures: list[Figure]) -> set[str]:

@@ -47,6 +47,16 @@ Partitions: TypeAlias = Annotated[
     str,
     typer.Option("--partitions", envvar="RHYTHMWATCH_PARTITIONS", help="Partitions to work on, first-last."),
 ]
+Readers: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--readers",
+        envvar="RHYTHMWATCH_READERS",
+        min=1,
+        max=64,
+        help="Historians, and as many notifiers, recorders and evidence processes.",
+    ),
+]
 MailUrl: TypeAlias = Annotated[
     str,
     typer.Option(

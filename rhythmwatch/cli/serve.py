@@ -57,6 +57,7 @@ def run(
     workers: Annotated[
         int, typer.Option("--workers", envvar="RHYTHMWATCH_WORKERS", min=1, max=64, help="Worker processes.")
     ] = 1,
+    readers: options.Readers = 1,
     metrics: options.Metrics = "",
     door: Annotated[
         str,
@@ -98,6 +99,7 @@ def run(
             broker=broker,
             history=history,
             workers=workers,
+            readers=readers,
             metrics=metrics,
             door=host_and_port(door),
             certificates=certificates,

@@ -27,7 +27,7 @@ def again_and_again(part: str) -> Faults:
     return faults
 
 
-@pytest.mark.parametrize("part", ["worker-1", "ingest", "web", "historian", "recorder", "bus", "broker"])
+@pytest.mark.parametrize("part", ["worker-1", "ingest", "web", "historian-1", "recorder-1", "bus", "broker"])
 async def test_killed_again_and_again(part: str, tmp_path: Path, table: list[str]) -> None:
     """A part that is killed five times at random moments costs nothing and is back within 5 s."""
     findings = await weather(tmp_path, recordings(), again_and_again(part), seed=sum(part.encode()))
