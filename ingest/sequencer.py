@@ -2,8 +2,11 @@
 
 Pure: time is an argument (the stream clock of the entries), state is data. The sample index decides the order; the
 sequence number only tells at once that nothing can lie between two frames. A frame that does not join on waits until
-the frame before it comes, or the window closes: more than `WINDOW_FRAMES` wait, or it has waited `WINDOW_MS`. Then what
-is missing is a gap. Any order of arrival within the window, with any duplicates, gives the same steps.
+the frame before it comes, or the window closes: more than `WINDOW_FRAMES` wait, or newer ones came for `WINDOW_MS`.
+Then what is missing is a gap. Any order of arrival within the window, with any duplicates, gives the same steps.
+
+A pause in which nothing comes is no waiting, for nothing overtakes in it: what a cut network held up may still come in
+order behind it. Only after `QUIET_MS` what waits is no longer held back.
 """
 
 from __future__ import annotations
@@ -19,6 +22,10 @@ from ingest.frame import Frame, FrameError
 
 WINDOW_FRAMES: Final = 8
 WINDOW_MS: Final = 2_500
+PAUSE_MS: Final = 1_000
+"""The most that counts of the time before a frame, or its own length where that is more: the rest is a pause."""
+QUIET_MS: Final = 60_000
+"""After a pause this long nothing more is hoped for."""
 JUMP_S: Final = 60.0
 """A gap longer than this is believed only when a second frame joins on behind it."""
 _GAPS: Final = 32
@@ -141,15 +148,16 @@ class Sequencer:
             return tuple(steps)
         if any(sample == frame.sample for sample, _, _ in self._waiting):
             self._count("duplicate")
-        else:
-            insort(self._waiting, (frame.sample, now_ms, frame))
+            return tuple(steps)
+        self._pass_over_pause(frame, now_ms)
+        insort(self._waiting, (frame.sample, now_ms, frame))
         self._release(steps, now_ms)
         return tuple(steps)
 
     def tick(self, now_ms: int) -> tuple[Step, ...]:
-        """Let time pass: close the window for what has waited too long."""
+        """Let time pass: close the window for what waits when nothing newer has come for `QUIET_MS`."""
         steps: list[Step] = []
-        if self._waiting:
+        if self._waiting and now_ms - self._newest_ms() >= QUIET_MS:
             self._release(steps, now_ms)
         return tuple(steps)
 
@@ -166,6 +174,19 @@ class Sequencer:
         self._format = None
         self._gaps.clear()
         self._waiting.clear()
+
+    def _newest_ms(self) -> int:
+        """When the last of the frames that wait came."""
+        return max(arrived_ms for _, arrived_ms, _ in self._waiting)
+
+    def _pass_over_pause(self, frame: Frame, now_ms: int) -> None:
+        """Take a pause before a frame off what those before it have waited."""
+        if not self._waiting:
+            return
+        counts = max(PAUSE_MS, round(len(frame.samples) * 1000 / frame.rate))
+        pause = now_ms - self._newest_ms() - counts
+        if pause > 0:
+            self._waiting = [(sample, arrived_ms + pause, held) for sample, arrived_ms, held in self._waiting]
 
     def _release(self, steps: list[Step], now_ms: int, *, everything: bool = False) -> None:
         """Emit waiting frames from the lowest index on, as far as nothing can come before them any more."""

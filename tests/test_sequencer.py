@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ingest.clock import StreamClock
 from ingest.frame import Frame
-from ingest.sequencer import WINDOW_FRAMES, WINDOW_MS, Gap, Late, NewEpoch, Run, Sequencer, Step
+from ingest.sequencer import PAUSE_MS, QUIET_MS, WINDOW_FRAMES, WINDOW_MS, Gap, Late, NewEpoch, Run, Sequencer, Step
 
 RATE = 250.0
 SIZE = 50
@@ -113,12 +113,50 @@ def test_a_missing_frame_is_a_gap_when_the_window_closes_by_count():
 
 
 def test_a_missing_frame_is_a_gap_when_the_window_closes_by_time():
-    """With few frames waiting, the stream clock closes the window."""
+    """With few frames waiting, newer ones that come for as long as the window close it; time alone does not."""
     sequencer = Sequencer()
     sequencer.push(frame(0), 0)
     assert sequencer.push(frame(2), 1000) == ()
-    assert sequencer.tick(1000 + WINDOW_MS - 1) == ()
-    assert [type(step) for step in sequencer.tick(1000 + WINDOW_MS)] == [Gap, Run]
+    assert sequencer.push(frame(3), 1000 + PAUSE_MS) == ()
+    assert sequencer.push(frame(4), 1000 + 2 * PAUSE_MS) == ()
+    assert sequencer.tick(1000 + WINDOW_MS) == ()
+    assert [type(step) for step in sequencer.push(frame(5), 1000 + WINDOW_MS)] == [Gap, *[Run] * 4]
+
+
+@given(st.integers(0, 90_000), st.integers(1, WINDOW_FRAMES - 1), st.data())
+def test_a_pause_gives_up_nothing(pause_ms: int, waiting: int, data: st.DataObject):
+    """What a cut network held up comes behind the pause, behind newer frames, and is live; ticks go on meanwhile."""
+    sequencer = Sequencer()
+    sequencer.push(frame(0), 0)
+    for seq in range(2, 2 + waiting):
+        assert sequencer.push(frame(seq), 100) == ()
+    quiet = min(pause_ms, QUIET_MS - 1)
+    for now in range(100, 100 + quiet, 1000):
+        assert sequencer.tick(now) == ()
+    if data.draw(st.booleans()):
+        sequencer = Sequencer.from_bytes(sequencer.to_bytes())
+    assert sequencer.push(frame(2 + waiting), 100 + pause_ms) == ()
+    steps = sequencer.push(frame(1), 100 + pause_ms + WINDOW_MS - PAUSE_MS - 1)
+    assert [type(step) for step in steps] == [Run] * (waiting + 2)
+    assert sequencer.counts == {}
+
+
+def test_a_device_that_fell_silent_behind_a_gap_is_judged_to_its_end():
+    """Frames that wait for one that never comes are given out after `QUIET_MS`, when nothing else comes either."""
+    sequencer = Sequencer()
+    sequencer.push(frame(0), 0)
+    sequencer.push(frame(2), 1000)
+    assert sequencer.tick(999 + QUIET_MS) == ()
+    assert [type(step) for step in sequencer.tick(1000 + QUIET_MS)] == [Gap, Run]
+
+
+def test_long_frames_wait_for_no_more_of_them():
+    """Of frames longer than the window the next one closes it: its own length is no pause."""
+    sequencer = Sequencer()
+    size = round(RATE * 2 * WINDOW_MS / 1000)
+    sequencer.push(frame(0, sample=0, size=size), 0)
+    assert sequencer.push(frame(2, sample=2 * size, size=size), 10_000) == ()
+    assert [type(step) for step in sequencer.push(frame(3, sample=3 * size, size=size), 15_000)] == [Gap, Run, Run]
 
 
 def test_samples_that_the_device_skipped_are_a_gap_at_once():
@@ -133,9 +171,9 @@ def test_a_frame_after_the_window_is_late_once():
     sequencer = Sequencer()
     for seq in (0, 2):
         sequencer.push(frame(seq), 0)
-    sequencer.tick(WINDOW_MS)
-    assert [type(step) for step in sequencer.push(frame(1), WINDOW_MS)] == [Late]
-    assert sequencer.push(frame(1), WINDOW_MS) == ()
+    sequencer.tick(QUIET_MS)
+    assert [type(step) for step in sequencer.push(frame(1), QUIET_MS)] == [Late]
+    assert sequencer.push(frame(1), QUIET_MS) == ()
     assert sequencer.counts["late"] == sequencer.counts["duplicate"] == 1
 
 
@@ -157,8 +195,10 @@ def test_joining_in_the_middle_begins_there():
     sequencer = Sequencer()
     assert sequencer.push(frame(8), 0) == ()
     assert sequencer.push(frame(7), 0) == ()
-    steps = sequencer.tick(WINDOW_MS)
-    assert [type(step) for step in steps] == [NewEpoch, Run, Run]
+    for seq, now in ((9, PAUSE_MS), (10, 2 * PAUSE_MS)):
+        assert sequencer.push(frame(seq), now) == ()
+    steps = sequencer.push(frame(11), WINDOW_MS)
+    assert [type(step) for step in steps] == [NewEpoch, *[Run] * 5]
     assert isinstance(steps[0], NewEpoch)
     assert steps[0].sample == 7 * SIZE
     assert [type(step) for step in sequencer.push(frame(6), WINDOW_MS)] == [Late]
@@ -199,10 +239,10 @@ def test_a_long_outage_is_one_gap():
     """A far index is believed when a second frame joins on."""
     sequencer = Sequencer()
     sequencer.push(frame(0), 0)
-    assert sequencer.push(frame(5000), 1_000_000) == ()
-    steps = [step for seq in (5001, 5002) for step in sequencer.push(frame(seq), 1_000_200)]
-    steps += sequencer.tick(1_000_000 + WINDOW_MS)
-    assert [type(step) for step in steps] == [Gap, Run, Run, Run]
+    waiting = range(5000, 5000 + WINDOW_FRAMES)
+    assert [step for seq in waiting for step in sequencer.push(frame(seq), 1_000_000)] == []
+    steps = sequencer.push(frame(waiting.stop), 1_000_200)
+    assert [type(step) for step in steps] == [Gap, *[Run] * (WINDOW_FRAMES + 1)]
 
 
 def test_a_frame_of_another_device_is_refused():
