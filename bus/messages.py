@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from enum import IntEnum
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -237,6 +237,7 @@ def unpack_inbound(data: bytes) -> Inbound:
         raise ValueError(f"entry of {len(data)} bytes is shorter than its head") from error
 
 
+_Message = TypeVar("_Message")
 _encoder = msgspec.msgpack.Encoder()
 _event_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 _view_decoder = msgspec.msgpack.Decoder(View)
@@ -259,19 +260,26 @@ def is_beat(data: bytes) -> bool:
 
 def unpack_event(data: bytes) -> Event:
     """Read an event; `msgspec.DecodeError` or `msgspec.ValidationError` if it is none."""
-    return _event_decoder.decode(data)
+    return _read(_event_decoder, data)
 
 
 def unpack_view(data: bytes) -> View:
     """Read a view; errors as in `unpack_event`."""
-    return _view_decoder.decode(data)
+    return _read(_view_decoder, data)
 
 
 def unpack_action(data: bytes) -> Action:
     """Read an action; errors as in `unpack_event`."""
-    return _action_decoder.decode(data)
+    return _read(_action_decoder, data)
 
 
 def unpack_note(data: bytes) -> DeviceNote:
     """Read a device note; errors as in `unpack_event`."""
-    return _note_decoder.decode(data)
+    return _read(_note_decoder, data)
+
+
+def _read(decoder: msgspec.msgpack.Decoder[_Message], data: bytes) -> _Message:
+    try:
+        return decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(f"message can't be read: {error}") from error

@@ -297,7 +297,7 @@ class Sequencer:
         try:
             state = _decoder.decode(data)
             waiting = [(arrived_ms, decode_frame(payload)) for arrived_ms, payload in state.waiting]
-        except (msgspec.DecodeError, UnicodeDecodeError, FrameError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, FrameError) as error:
             raise ValueError(f"sequencer state can't be read: {error}") from error
         if state.version != _VERSION:
             raise ValueError(f"sequencer state of version {state.version}, {_VERSION} is spoken")

@@ -83,7 +83,7 @@ def decode(block: bytes) -> hl7.Message:
         text = block.decode(_CHARACTER_SETS.get(named.upper(), "utf-8"))
         message = hl7.parse(text.replace("\r\n", "\r").replace("\n", "\r"))
         message.segment("MSH")
-    except (UnicodeDecodeError, hl7.HL7Exception, KeyError, IndexError, ValueError) as error:
+    except Exception as error:  # the parser raises almost any type on what is damaged
         raise AdtError(f"this is no HL7 v2 message: {type(error).__name__}") from error
     return message
 
@@ -140,8 +140,16 @@ def acknowledge(message: hl7.Message, code: str, text: str = "") -> bytes:
         ``AA``, ``AE`` or ``AR``.
     text : str
         Why, for MSA-3; names no patient.
+
+    Raises
+    ------
+    AdtError
+        If its header lacks what an answer repeats.
     """
-    answer = message.create_ack(code)
+    try:
+        answer = message.create_ack(code)
+    except Exception as error:  # as above
+        raise AdtError("the header is too short to be answered") from error
     if text:
         answer.segment("MSA").assign_field(message.escape(text), 3)
     return str(answer).encode()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import lzma
 import stat
+import struct
 import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -16,6 +21,9 @@ MOST: Final = 500_000
 LARGEST_FILE: Final = 64 << 20
 DENSEST: Final = 100
 """Times that a file over a MiB may grow; pictures are packed already."""
+
+_BROKEN: Final = (zipfile.BadZipFile, EOFError, OSError, ValueError, struct.error, zlib.error, lzma.LZMAError)
+"""What the reader raises on a zip that was cut off or altered."""
 
 _NOT_OURS: Final = ("__MACOSX", ".DS_Store", "Thumbs.db")
 
@@ -39,25 +47,35 @@ def unpack(archive: Path, folder: Path) -> int:
     ValueError
         One line: no zip, damaged, too large, a file that would grow beyond reason, or a name that leads elsewhere.
     """
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            wanted = [(item, path) for item in opened.infolist() if (path := _place(archive, item)) is not None]
-            if len(wanted) > MOST:
-                raise ValueError(f"{archive.name} holds {len(wanted)} files, {MOST} are the most: part it")
-            if sum(item.file_size for item, _ in wanted) > LARGEST:
-                raise ValueError(f"{archive.name} unpacks to more than {LARGEST >> 30} GiB: part it")
-            for item, path in wanted:
-                place = folder / path
-                place.parent.mkdir(parents=True, exist_ok=True)
+    with _reading(archive):
+        opened = zipfile.ZipFile(archive)
+    with opened:
+        wanted = [(item, path) for item in opened.infolist() if (path := _place(archive, item)) is not None]
+        if len(wanted) > MOST:
+            raise ValueError(f"{archive.name} holds {len(wanted)} files, {MOST} are the most: part it")
+        if sum(item.file_size for item, _ in wanted) > LARGEST:
+            raise ValueError(f"{archive.name} unpacks to more than {LARGEST >> 30} GiB: part it")
+        for item, path in wanted:
+            with _reading(archive):
                 # The reader stops at the size that was looked at above, whatever the packed bytes would give.
-                place.write_bytes(opened.read(item))
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{archive} is neither a folder nor a whole zip: pack it again") from error
+                data = opened.read(item)
+            place = folder / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+    return len(wanted)
+
+
+@contextlib.contextmanager
+def _reading(archive: Path) -> Iterator[None]:
+    """Say in one line what is wrong with a zip."""
+    try:
+        yield
     except (RuntimeError, NotImplementedError) as error:
         raise ValueError(
             f"{archive.name} can't be unpacked ({error}): pack it without password, as a plain zip"
         ) from error
-    return len(wanted)
+    except _BROKEN as error:
+        raise ValueError(f"{archive} is neither a folder nor a whole zip: pack it again") from error
 
 
 def _place(archive: Path, item: zipfile.ZipInfo) -> PurePosixPath | None:

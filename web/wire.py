@@ -192,7 +192,10 @@ def read_frame(data: bytes) -> list[Message]:
     msgspec.DecodeError, msgspec.ValidationError
         If `data` is no frame of ours.
     """
-    return _decoder.decode(data)
+    try:
+        return _decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(f"no frame: {error}") from error
 
 
 def wave(view: View) -> bytes:
@@ -315,4 +318,7 @@ _watch_decoder = msgspec.json.Decoder(Watch)
 
 def read_watch(text: str) -> Watch:
     """Read what a page sent; `msgspec.DecodeError` or `msgspec.ValidationError` if it is none."""
-    return _watch_decoder.decode(text)
+    try:
+        return _watch_decoder.decode(text)
+    except (UnicodeError, RecursionError) as error:
+        raise msgspec.DecodeError(f"nothing that a page sends: {error}") from error
