@@ -8,9 +8,9 @@ from pathlib import Path
 import edfio
 import numpy as np
 import pytest
+from browser_station import chromium, make_station, until
 from playwright.async_api import Page, expect
 from test_imaging import cut
-from test_wall_browser import chromium, make_station, until
 from wall_fakes import make_loop
 
 from rhythmwatch.imaging import write_images

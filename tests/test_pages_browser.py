@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from argon2 import PasswordHasher
 from axe_playwright_python.async_playwright import Axe
+from browser_station import DEADLINE_S, Station, chromium, make_station, until
 from playwright.async_api import Page, expect
 from sqlalchemy import Engine
 from test_review import T0, fill, wave
-from test_wall_browser import DEADLINE_S, Station, chromium, make_station, until
 from wall_fakes import alarm
 
 from alerts.database import open_engine
