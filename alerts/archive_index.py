@@ -7,11 +7,11 @@ in together, so that a recorder that dies at any moment goes on from its last tr
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Final, Self
 
-from sqlalchemy import Row, Table, case, delete, select
+from sqlalchemy import Connection, Row, Table, case, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from alerts.archive_files import Segment, anchors_text
@@ -37,6 +37,10 @@ class MinuteSums:
     af_ms: int = 0
     good_ms: int = 0
     signal_ms: int = 0
+
+
+class OvertakenError(Exception):
+    """Another recorder has stored a partition meanwhile; nothing was written, begin again from where it stands."""
 
 
 _NAMES: Final = tuple(MinuteSums.__dataclass_fields__)
@@ -79,10 +83,10 @@ class Index:
         """Bring the schema up to date; `sqlalchemy.exc.SQLAlchemyError` where the database can't be reached."""
         upgrade(self._engine)
 
-    def places(self) -> dict[int, Place]:
-        """How far each partition has been recorded."""
+    def places(self, partitions: Collection[int]) -> dict[int, Place]:
+        """How far partitions have been recorded; one that never was is absent."""
         with self._engine.connect() as connection:
-            rows = connection.execute(select(RECORDERS)).all()
+            rows = connection.execute(select(RECORDERS).where(RECORDERS.c.partition.in_(partitions))).all()
         return {row.partition: Place(row.entries, row.events, row.state) for row in rows}
 
     def segments_of(self, patient: str, epoch: int, after: int = 0) -> list[Segment]:
@@ -97,6 +101,7 @@ class Index:
         segments: Iterable[Segment],
         minutes: Sequence[tuple[str, int, MinuteSums]],
         places: Iterable[tuple[int, Place]],
+        before: Mapping[int, tuple[str, str]] | None = None,
     ) -> None:
         """Write what was done since the last call, all or nothing.
 
@@ -108,6 +113,15 @@ class Index:
             Added to what the minute holds.
         places : iterable of (partition, Place)
             Partitions that moved.
+        before : mapping of int to (str, str), optional
+            Entries and events up to which partitions had been recorded by the caller's account (absent: never); None
+            does not look. What stands at the new places already was written by a call whose answer was lost, and is
+            not written again.
+
+        Raises
+        ------
+        OvertakenError
+            If a partition stands elsewhere.
         """
         new = [
             {
@@ -128,6 +142,8 @@ class Index:
             for partition, place in places
         ]
         with self._writer.begin() as connection:
+            if before is not None and _stand(connection, moved, before):
+                return
             dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
             for table, rows, keys in (
                 (SEGMENTS, new, ("path",)),
@@ -146,6 +162,20 @@ class Index:
         """Take segments out of the index."""
         with self._writer.begin() as connection:
             connection.execute(delete(SEGMENTS).where(SEGMENTS.c.path.in_(paths)))
+
+
+def _stand(connection: Connection, moved: Sequence[Mapping[str, Any]], before: Mapping[int, tuple[str, str]]) -> bool:
+    """Whether all partitions stand at their new places already; `OvertakenError` unless they stand where they did."""
+    new = {row["partition"]: (row["entries"], row["events"]) for row in moved}
+    chosen = select(RECORDERS.c.partition, RECORDERS.c.entries, RECORDERS.c.events)
+    locked = chosen.where(RECORDERS.c.partition.in_(new)).order_by(RECORDERS.c.partition).with_for_update()
+    known = {row.partition: (row.entries, row.events) for row in connection.execute(locked)}
+    if new and known == new:
+        return True
+    others = sorted(partition for partition in new if known.get(partition) != before.get(partition))
+    if others:
+        raise OvertakenError(f"another recorder has stored partitions {', '.join(map(str, others))}")
+    return False
 
 
 _PLAIN: Final = ("path", "patient", "device", "epoch", "first", "length", "fs", "gain", "bits")

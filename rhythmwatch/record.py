@@ -61,8 +61,10 @@ class Recording:
         self._root = root
         self._index = index
         self._may_keep = may_keep
-        places = index.places()
-        self._states = {partition: load(places.get(partition)) for partition in partitions}
+        mine = tuple(partitions)
+        places = index.places(mine)
+        self._states = {partition: load(places.get(partition)) for partition in mine}
+        self._stored = {partition: (place.entries, place.events) for partition, place in places.items()}
         self._moved: set[int] = set()
         self._segments = Segments(index)
         self._files: dict[str, SegmentFiles] = {}
@@ -207,6 +209,8 @@ class Recording:
         ------
         OSError, sqlalchemy.exc.SQLAlchemyError
             If files or index can't be written; call again later, nothing is forgotten until then.
+        alerts.archive_index.OvertakenError
+            If another recorder has stored the same partitions; this one is of no use any more.
         """
         self.write()
         for path in self._written:
@@ -217,11 +221,9 @@ class Recording:
                 self._keep_minutes(patient, gone.trend.settled(over=True))
             for patient, known in state.patients.items():
                 self._keep_minutes(patient, known.trend.settled())
-        self._index.commit(
-            self._new_rows.values(),
-            self._minutes,
-            [(partition, dump(self._states[partition])) for partition in self._moved],
-        )
+        places = [(partition, dump(self._states[partition])) for partition in self._moved]
+        self._index.commit(self._new_rows.values(), self._minutes, places, self._stored)
+        self._stored |= {partition: (place.entries, place.events) for partition, place in places}
         self._minutes = []
         self._moved.clear()
         self._new_rows.clear()

@@ -12,12 +12,12 @@ from typing import Final
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from alerts.archive_index import Index
+from alerts.archive_index import Index, OvertakenError
 from alerts.care import Care
 from alerts.database import open_engine
 from bus.child import hold, make_folder
 from bus.clock import join_clock, now_ms
-from bus.errors import BusError
+from bus.errors import BusError, ServerError
 from bus.streams import Bus, Record, milliseconds
 from rhythmwatch.metrics import Figure, by_reason, exposing
 from rhythmwatch.record import Recording
@@ -26,6 +26,7 @@ from rhythmwatch.record_state import Counters
 log = structlog.get_logger()
 
 READER: Final = "recorder"
+"""Of all recorders: what the bus holds is how far a partition is recorded, whoever does it."""
 POLL_S: Final = 2.0
 """The bus is asked this often, so that one answer holds two seconds of all patients."""
 WRITE_S: Final = 4.0
@@ -93,6 +94,8 @@ class Recorder:
                 await self._pause(f"bus can't be read: {error}")
             except (OSError, SQLAlchemyError) as error:
                 await self._pause(f"recordings can't be indexed: {_first_line(error)}")
+            except OvertakenError as error:
+                await self._pause(str(error))
             finally:
                 if recording is not None:
                     with contextlib.suppress(OSError):
@@ -223,6 +226,24 @@ def figures(recorder: Recorder) -> Iterator[Figure]:
     yield Figure("behind_seconds", recorder.behind_s, "Age of the newest entry that was read last.", counts=False)
 
 
+@contextlib.contextmanager
+def hold_partitions(folder: Path, partitions: Sequence[int]) -> Iterator[None]:
+    """Keep every other recorder of the folder from these partitions for the block; the locks fall with the process.
+
+    Raises
+    ------
+    bus.errors.ServerError
+        If another one has one of them.
+    """
+    with contextlib.ExitStack() as stack:
+        for partition in partitions:
+            try:
+                stack.enter_context(hold(folder / f"recorder-{partition}.lock"))
+            except ServerError as error:
+                raise ServerError(f"partition {partition} is recorded in {folder} by another process") from error
+        yield
+
+
 async def record(
     bus_url: str,
     history: str,
@@ -240,7 +261,7 @@ async def record(
     bus_url, history : str
         Addresses of the bus and the history database.
     folder : Path
-        Of the recordings; one recorder a range of partitions.
+        Of the recordings, the same for all recorders.
     partitions : sequence of int
     stop : asyncio.Event
         Set to end it.
@@ -252,13 +273,13 @@ async def record(
     Raises
     ------
     bus.errors.ServerError
-        If the folder can't be made, or another recorder holds it.
+        If the folder can't be made, or another recorder has one of the partitions.
     """
     folder = make_folder(folder)
     engine = open_engine(history)
     may_keep = Care(engine).may_keep if consented else _always
     try:
-        with hold(folder / f"recorder-{partitions[0]}.lock"), Index(history) as index:
+        with hold_partitions(folder, partitions), Index(history) as index:
             async with Bus(bus_url) as bus:
                 await join_clock(bus)
                 recorder = Recorder(bus, index, folder, partitions, stop, may_keep=may_keep)

@@ -249,6 +249,6 @@ def test_the_index_in_postgresql(postgres: str, tmp_path: Path) -> None:
         index.commit([], [("pg-2", T0, two)], [])
         trend = archive.minutes("pg-2", T0, T0 + 1)
         assert (trend.beats[0], trend.hr_min[0], trend.hr_max[0]) == (7, 40.0, 60.0)
-        assert index.places()[0].entries == "10-0"
+        assert index.places([0])[0].entries == "10-0"
         assert archive.erase("pg-1") == 1
         assert archive.minutes("pg-1", 0, 2**62).ms.size == 0

@@ -83,10 +83,10 @@ def test_a_full_disk_is_waited_out(desk: Desk, monkeypatch: pytest.MonkeyPatch) 
     for _ in range(3):
         with pytest.raises(OSError, match="No space"):
             desk.recording.flush()
-    assert desk.index.places() == {}
+    assert desk.index.places([0]) == {}
     monkeypatch.setattr(record_files.os, "pwrite", real)
     desk.recording.flush()
-    assert desk.index.places()[0].entries == "4-0"
+    assert desk.index.places([0])[0].entries == "4-0"
     assert np.array_equal(read_all(desk, 4), units)
     assert desk.archive.beats("bed-1", T0, T0 + 4_000)["sample"].tolist() == [300]
 
@@ -197,7 +197,7 @@ async def test_a_loss_on_the_bus_is_counted(bus: Bus, desk: Desk) -> None:
     await bus.append_in([(0, pack_inbound(entry(frame))) for frame in frames(samples(1000))])
     stop = asyncio.Event()
     _, task = run_recorder(bus, desk, stop)
-    await until(lambda: desk.index.places())
+    await until(lambda: desk.index.places([0]))
     stop.set()
     await task
     positions = await bus.append_in([(0, pack_inbound(entry(frame))) for frame in frames(samples(500), first=1000)])
@@ -229,7 +229,7 @@ async def test_the_worker_waits_for_the_recorder(bus: Bus) -> None:
 
 def stored(desk: Desk) -> tuple[int, int]:
     """How far the entries are stored for good."""
-    place = desk.index.places().get(0)
+    place = desk.index.places([0]).get(0)
     return order(place.entries if place else START)
 
 
