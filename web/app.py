@@ -13,7 +13,18 @@ from fastapi.staticfiles import StaticFiles
 
 from alerts.care_desk import Desk
 from bus.tasks import end
-from web import api_alarms, api_care, api_devices, api_fhir, api_limits, api_people, api_reports, api_review, routes
+from web import (
+    api_alarms,
+    api_care,
+    api_devices,
+    api_fhir,
+    api_fhir_signals,
+    api_limits,
+    api_people,
+    api_reports,
+    api_review,
+    routes,
+)
 from web.answers import answer_errors
 from web.auth import first_account
 from web.gate import Gate
@@ -31,6 +42,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     api_devices.router,
     api_care.router,
     api_fhir.router,
+    api_fhir_signals.router,
     api_limits.router,
     api_review.router,
     api_reports.router,
