@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -89,14 +89,27 @@ class Committing(Connection):
         int
             The epoch to commit with.
         """
-        return int(await self._call("INCR", key(partition, "epoch")))
+        return (await self.claim_all([partition]))[partition]
+
+    async def claim_all(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Take several partitions over in one pipeline, as `claim` does; returns the epoch of each."""
+        wanted = list(partitions)
+        epochs = await self._burst([("INCR", key(partition, "epoch")) for partition in wanted])
+        return {partition: int(epoch) for partition, epoch in zip(wanted, epochs, strict=True)}
 
     async def load_checkpoint(self, partition: int) -> Checkpoint:
         """Where the partition stands; a fresh one stands at `START` without a state."""
-        state, state_position, position = await self._call(
-            "HMGET", key(partition, "checkpoint"), "state", "state_position", "position"
-        )
-        return Checkpoint(state, text_of(state_position or START), text_of(position or START))
+        return (await self.load_checkpoints([partition]))[partition]
+
+    async def load_checkpoints(self, partitions: Iterable[int]) -> dict[int, Checkpoint]:
+        """Where several partitions stand, as `load_checkpoint` says it, in one pipeline."""
+        wanted = list(partitions)
+        fields = ("state", "state_position", "position")
+        answers = await self._burst([("HMGET", key(partition, "checkpoint"), *fields) for partition in wanted])
+        return {
+            partition: Checkpoint(state, text_of(state_position or START), text_of(position or START))
+            for partition, (state, state_position, position) in zip(wanted, answers, strict=True)
+        }
 
     async def commit(
         self,

@@ -52,8 +52,19 @@ class Reading(Connection):
 
     async def read_range(self, partition: int, after: Position, until: Position, *, count: int = 500) -> list[Record]:
         """Entries of ``in`` after one position up to and including another, for a replay that ends exactly there."""
-        answer = await self._call("XRANGE", key(partition, "in"), "(" + after, until, "COUNT", count)
-        return records_of(answer)
+        return (await self.read_ranges({partition: (after, until)}, count=count))[partition]
+
+    async def read_ranges(
+        self, ranges: Mapping[int, tuple[Position, Position]], *, count: int = 500
+    ) -> dict[int, list[Record]]:
+        """Entries of several partitions in one pipeline, each after one position up to another as of `read_range`."""
+        answers = await self._burst(
+            [
+                ("XRANGE", key(partition, "in"), "(" + after, until, "COUNT", count)
+                for partition, (after, until) in ranges.items()
+            ]
+        )
+        return {partition: records_of(answer) for partition, answer in zip(ranges, answers, strict=True)}
 
     async def last(self, cursors: Iterable[int], name: str = "events") -> dict[int, Position]:
         """Newest position of a stream of each partition; a reader that starts there sees only what comes."""

@@ -26,6 +26,8 @@ log = structlog.get_logger()
 READ_COUNT: Final = 200
 READ_MOST: Final = 2_000
 """Entries of all partitions in one batch: a backlog of many patients must not silence the heartbeat for long."""
+LOADED: Final = 8
+"""Checkpoints that are loaded at once: few answers to wait for, and no more in memory than is needed."""
 BLOCK_MS: Final = 500
 PACE_S: Final = (0.02, 0.08)
 """Least and most from one read to the next, so that a read serves many patients at once; an entry that comes after a
@@ -113,9 +115,11 @@ class Worker:
         """Fence whoever had the partitions, load their checkpoints, and replay to where outputs are complete."""
         now = asyncio.get_running_loop().time()
         behind: dict[int, Position] = {}
+        self._epochs = await self.bus.claim_all(self._wanted)
         for number, partition in enumerate(self._wanted):
-            self._epochs[partition] = await self.bus.claim(partition)
-            checkpoint = await self.bus.load_checkpoint(partition)
+            if number % LOADED == 0:
+                checkpoints = await self.bus.load_checkpoints(self._wanted[number : number + LOADED])
+            checkpoint = checkpoints[partition]
             after = checkpoint.state_position
             if checkpoint.state is not None:
                 try:
@@ -139,16 +143,15 @@ class Worker:
     async def _replay(self, behind: dict[int, Position]) -> None:
         """Fold again what lies between state and cursor; all partitions at once, as large batches cost less."""
         while behind:
-            batches: dict[int, list[Record]] = {}
-            for partition, after in list(behind.items()):
-                until = self._cursors[partition]
-                records = await self.bus.read_range(partition, after, until, count=READ_COUNT)
-                if records:
-                    batches[partition] = records
-                    behind[partition] = records[-1].position
-                if not records or records[-1].position == until:
-                    del behind[partition]
+            ranges = {partition: (after, self._cursors[partition]) for partition, after in behind.items()}
+            count = max(1, min(READ_COUNT, READ_MOST // len(ranges)))
+            batches = await self.bus.read_ranges(ranges, count=count)
             self._fold(batches)
+            for partition, records in batches.items():
+                if records:
+                    behind[partition] = records[-1].position
+                if not records or records[-1].position == self._cursors[partition]:
+                    del behind[partition]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set or every partition has been taken by another worker.
