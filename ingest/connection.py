@@ -13,7 +13,9 @@ import ssl
 import struct
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Final, Protocol, Self, cast
+from typing import Final, Self, cast
+
+from ingest.connection_options import ConnectionOptions
 
 GROUP: Final = "rw"
 KEEPALIVE_S: Final = 30
@@ -27,6 +29,7 @@ TIMEOUT_S: Final = 5.0
 MOST_TOPICS: Final = 65_536
 
 _CONNACK, _PUBLISH, _PUBACK, _SUBSCRIBE, _SUBACK, _PINGREQ, _DISCONNECT = 0x20, 0x30, 0x40, 0x82, 0x90, 0xC0, 0xE0
+_UNSUBSCRIBE: Final = 0xA2
 _REFUSED: Final = {
     1: "it does not speak this version of MQTT",
     2: "it does not take our client id",
@@ -47,33 +50,10 @@ class BrokerLostError(ConnectionError):
     """There is no connection to the broker (any more); the text says why."""
 
 
-class ConnectionOptions(Protocol):
-    """What a connection needs to know; see `SubscriberOptions`."""
-
-    @property
-    def host(self) -> str: ...  # noqa: D102
-    @property
-    def port(self) -> int: ...  # noqa: D102
-    @property
-    def username(self) -> str | None: ...  # noqa: D102
-    @property
-    def password(self) -> str | None: ...  # noqa: D102
-    @property
-    def client_id(self) -> str: ...  # noqa: D102
-    @property
-    def shared(self) -> bool: ...  # noqa: D102
-    @property
-    def tls(self) -> bool: ...  # noqa: D102
-    @property
-    def ca_file(self) -> str | None: ...  # noqa: D102
-    @property
-    def session_s(self) -> int: ...  # noqa: D102
-
-
 class Received:
     """A message that came and is not acknowledged yet."""
 
-    __slots__ = ("_connection", "_mid", "oversize", "payload", "qos", "server_ms", "topic")
+    __slots__ = ("_connection", "_mid", "oversize", "payload", "qos", "server_ms", "stored", "topic")
 
     def __init__(self, connection: Connection, topic: str, payload: bytes, qos: int, mid: int) -> None:
         self.topic = topic
@@ -81,6 +61,7 @@ class Received:
         self.qos = qos
         self.server_ms = 0
         self.oversize = 0
+        self.stored = b""
         self._connection = connection
         self._mid = mid
 
@@ -88,6 +69,11 @@ class Received:
         """Publish something at once on the connection that the message came by, at most once."""
         if self._connection.live:
             self._connection.say(topic, payload)
+
+    def answer(self, topic: str, payload: bytes) -> None:
+        """Publish something on the connection that the message came by, at least once while that lasts."""
+        if self._connection.live:
+            self._connection.tell(topic, payload)
 
     def acknowledge(self) -> None:
         """Tell the broker that we have it; nothing if its connection has ended, the broker then sends it again."""
@@ -128,6 +114,7 @@ class Connection(asyncio.Protocol):
         self._acknowledged: list[bytes] = []
         self._heard = True
         self._silent = 0
+        self._told = 2
         self._paused = False
         loop = asyncio.get_running_loop()
         self._loop = loop
@@ -191,6 +178,13 @@ class Connection(asyncio.Protocol):
         if bad:
             raise BrokerLostError(f"the broker refuses the subscription (code {bad[0]}); check the account's rights")
 
+    def unsubscribe_all(self, kinds: Iterable[str]) -> None:
+        """End the subscription to topics of all devices, where there is one, without waiting."""
+        prefix = f"$share/{GROUP}/" if self._shared else ""
+        body = b"\0\2" + (b"\0" if self._mqtt5 else b"")
+        body += b"".join(_text(f"{prefix}rw/v1/+/{kind}") for kind in kinds)
+        self.write(bytes((_UNSUBSCRIBE,)) + _length(len(body)) + body)
+
     async def lost_or(self, event: asyncio.Event) -> None:
         """Wait until `event` is set; raises `BrokerLostError` when the connection is lost before."""
         wanted = asyncio.create_task(event.wait())
@@ -212,6 +206,11 @@ class Connection(asyncio.Protocol):
         """Publish at most once, without waiting."""
         self.write(publish_packet(topic, payload, mqtt5=self._mqtt5))
 
+    def tell(self, topic: str, payload: bytes) -> None:
+        """Publish at least once, without waiting; nobody looks for the broker's acknowledgement."""
+        self._told = self._told % 65_535 + 1
+        self.write(publish_packet(topic, payload, mid=self._told, mqtt5=self._mqtt5))
+
     def write(self, packets: bytes) -> None:
         """Write packets as they are, without waiting; nothing if the connection has ended."""
         if self._transport is not None:
@@ -222,6 +221,11 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
             self._paused = True
+
+    @property
+    def paused(self) -> bool:
+        """Whether what comes is left with the kernel."""
+        return self._paused
 
     def resume(self) -> None:
         """Read on."""

@@ -1,7 +1,7 @@
 """What one device may send, so that one gone mad, or lying, harms nobody but itself. Pure: time is an argument.
 
-Live and stored data have a share each. Up to the burst everything is taken, so that a device which comes back with what
-it kept gets it in; beyond it only the rate. What exceeds it is dropped and counted, and the device is flagged.
+Up to the burst everything is taken, beyond it only the rate. What exceeds it is dropped and counted, and the device is
+flagged. Stored data is let through within the rate (`ingest.pacing`), so that nothing of it is dropped.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections import OrderedDict
 from typing import Final
 
 import msgspec
+
+from ingest.pacing import Pace
 
 FLAGS: Final = {
     "flood": "the device sends more than is taken; part of it was dropped",
@@ -59,6 +61,10 @@ class DeviceLimits(msgspec.Struct, frozen=True):
     def of(cls, messages: float) -> DeviceLimits:
         """Scale all limits by the messages a second."""
         return cls(messages, 100 * messages, 5_000 * messages, 320_000 * messages, max(1, round(25 * messages)))
+
+    def within(self, pace: Pace) -> Pace:
+        """Give a pace at which a device that is let through by it never exceeds these limits."""
+        return msgspec.structs.replace(pace, messages=self.messages, bytes=self.bytes if self.messages else 0.0)
 
 
 class _Share:

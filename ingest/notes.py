@@ -13,6 +13,7 @@ topic      payload                                                          beco
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -83,6 +84,11 @@ def decode_event(payload: bytes) -> DeviceNote:
 def clock_answer(asked_ms: float, server_ms: int) -> bytes:
     """Answer to a device that told its clock: both clocks, from which it knows how far its own is off."""
     return msgspec.json.encode({"name": "clock", "asked_ms": asked_ms, "server_ms": server_ms})
+
+
+def stored_answer(frames: Iterable[tuple[int, int]]) -> bytes:
+    """Answer to ``backfill``: frames, by epoch and sequence number, that are stored and need not be kept any more."""
+    return msgspec.json.encode({"name": "stored", "frames": list(frames)})
 
 
 def decode_meta(payload: bytes) -> MetaNote:

@@ -2,8 +2,9 @@
 
 The broker keeps what is not acknowledged and sends it again, so that a crash of this process or of the bus loses
 nothing. How much may be under way is MQTT 5's receive maximum: when the bus slows down, the broker does. What exceeds
-the bytes that may wait is left with the broker, and the connection renewed once the rest is stored. Nothing of a
-patient is kept here; any number of subscribers may share the load.
+the bytes that may wait is left with the broker, and the connection renewed once the rest is stored. What devices had
+stored has a session of its own and is paced (`ingest.backlog`). Nothing of a patient is kept here; any number of
+subscribers may share the load.
 
 With amqtt the promise is weaker: what it holds is in its memory alone, and lost when it ends.
 """
@@ -15,30 +16,29 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import msgspec
 import structlog
 
 from bus.clock import now_ms
 from bus.errors import BusError
-from bus.messages import DeviceNote, Entry, pack, pack_inbound_parts, partition_of
+from bus.messages import DeviceNote, Entry, pack, pack_inbound_parts
 from bus.pressure import Pressure
 from bus.streams import Bus
 from bus.tasks import run_all
 from ingest.accounts import LIMITS
+from ingest.backlog import Backlog
 from ingest.codecs import MAGIC, MAX_BYTES, check_frame, decode, encode_frame
 from ingest.connection import BrokerLostError, Connection, Received, connect_error
-from ingest.frame import DEVICE_ID, Frame, FrameError
+from ingest.frame import Frame, FrameError
 from ingest.limits import CLOCK_OFF_MS, LATE_MS, DeviceLimits, Quotas
 from ingest.notes import clock_answer, decode_event, decode_meta, decode_status
+from ingest.pacing import Pace
+from ingest.routes import LIVE, STORED, STRAPS, Route, Routes
 from ingest.straps import StrapStream, decode_strap
 
-KINDS: Final = ("ecg", "meta", "status", "events", "backfill")
-STRAPS: Final = ("polar", "movesense")
-"""Packets without a count: numbering them needs all of a device in one process, so only a lone one takes them."""
-_KNOWN: Final = frozenset((*KINDS, *STRAPS))
-_ROUTES: Final = 65_536
+_STREAMS: Final = 65_536
 BATCH: Final = 500
 PACE_S: Final = 0.016
 """From one batch to the next, where many send: a frame waits for others half of this on average. Kernel and
@@ -81,28 +81,6 @@ class SubscriberOptions(msgspec.Struct, frozen=True):
     session_s: int = 86_400
 
 
-class _Route(NamedTuple):
-    """What a topic says."""
-
-    device: str
-    kind: str
-    entry: Entry
-    patient: bytes
-    partition: int
-    share: str
-
-
-_ENTRIES: Final = {
-    "ecg": Entry.FRAME, "backfill": Entry.BACKFILL, "polar": Entry.FRAME, "movesense": Entry.FRAME,
-    "status": Entry.DEVICE, "events": Entry.DEVICE, "meta": Entry.DEVICE,
-}  # fmt: skip
-
-
-def patient_of(device: str) -> str:
-    """Patient whom a device measures: a device is a patient until they are paired."""
-    return device
-
-
 class Subscriber:
     """Receives from the broker for as long as `run` runs.
 
@@ -114,8 +92,8 @@ class Subscriber:
         the broker, which sends them again), ``reconnects``, ``bus_retries``, ``flags`` (notes to staff), ``shut_out``
         (devices that the broker was asked to shut out), ``unreplicated`` (stored where no replica could be waited
         for); of straps ``strap_<what>`` (see `StrapStream`).
-    connected : bool
-        Whether the broker is there.
+    backlog : Backlog
+        What devices had stored and is not let through yet.
     """
 
     def __init__(
@@ -129,19 +107,20 @@ class Subscriber:
         limits: DeviceLimits | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         pressure: Pressure | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
-        self.connected = False
         self._options = options
         self._bus = bus
         self._clock = clock
-        self._quotas = Quotas(limits or DeviceLimits())
+        limits = limits or DeviceLimits()
+        self._quotas = Quotas(limits)
         self._monotonic = monotonic
         self._pressure = pressure or Pressure()
-        self._routes: dict[str, _Route] = {}
+        self._routes = Routes(bus)
         self._straps: dict[str, StrapStream] = {}
         self._rates: dict[str, float] = {}
-        self._kinds = KINDS if options.shared else (*KINDS, *STRAPS)
+        self._kinds = LIVE if options.shared else (*LIVE, *STRAPS)
         self._in_hand = in_hand
         self._in_hand_bytes = in_hand_bytes
         self._waiting: deque[Received] = deque()
@@ -152,10 +131,29 @@ class Subscriber:
         self._alone = False
         self._alone_at = 0.0
         self._overflow = asyncio.Event()
+        self._live = False
+        self._mqtt5 = False
+        self._spoken = asyncio.Event()
+        self.backlog = Backlog(
+            msgspec.structs.replace(options, client_id=f"{options.client_id}-{STORED}"),
+            bus,
+            pass_on=self._pass_on,
+            clear=lambda: len(self._waiting) < BATCH,
+            counts=self.counts,
+            pace=limits.within(pace or Pace()),
+            pressure=self._pressure,
+            clock=clock,
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there and sends all that devices publish."""
+        return self._live and self.backlog.connected
 
     async def run(self) -> None:
         """Receive and store until cancelled; the broker or the bus may come and go meanwhile."""
-        await run_all([asyncio.create_task(self._store_forever()), asyncio.create_task(self._receive_forever())])
+        parts = (self._store_forever(), self._receive_forever(), self._receive_stored(), self.backlog.work_off())
+        await run_all([asyncio.create_task(part) for part in parts])
 
     async def _receive_forever(self) -> None:
         """Stay connected, with growing, jittered pauses between attempts."""
@@ -167,17 +165,20 @@ class Subscriber:
                 async with connection:
                     self._connection = connection
                     await connection.subscribe_all(self._kinds)
-                    self.connected, attempt = True, 0
+                    self._live, attempt = True, 0
+                    self._mqtt5 = mqtt5
+                    self._spoken.set()
+                    self._leave_stored()
                     _log.info("broker_connected", mqtt=5 if mqtt5 else 3, shared=self._options.shared and mqtt5)
                     await connection.lost_or(self._overflow)
             except OSError as error:
                 # A broker that is not there says nothing about the MQTT that it speaks.
-                if self._options.mqtt5 is None and not self.connected and isinstance(error, BrokerLostError):
+                if self._options.mqtt5 is None and not self._live and isinstance(error, BrokerLostError):
                     mqtt5 = not mqtt5
-                _log.warning("broker_lost" if self.connected else "broker_refused", why=connect_error(error))
+                _log.warning("broker_lost" if self._live else "broker_refused", why=connect_error(error))
             finally:
                 connection.live = False
-                self.connected = False
+                self._live = False
             self.counts["reconnects"] += 1
             if self._overflow.is_set():
                 await self._drained.wait()
@@ -185,6 +186,22 @@ class Subscriber:
             low, high = BACKOFF_S
             await asyncio.sleep(min(high, low * 2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             attempt = min(attempt + 1, 16)
+
+    async def _receive_stored(self) -> None:
+        """Receive what devices had stored once it is known what the broker speaks."""
+        await self._spoken.wait()
+        await self.backlog.receive(lambda: self._mqtt5, self._leave_stored)
+
+    def _leave_stored(self) -> None:
+        """End the subscription to stored data that the session of live data once had, when the other one has it."""
+        if self._live and self._connection is not None and self.backlog.connected:
+            self._connection.unsubscribe_all((STORED,))
+
+    def _pass_on(self, message: Received) -> None:
+        """Take a stored message whose turn has come."""
+        self._bytes += len(message.payload)
+        self._waiting.append(message)
+        self._some.set()
 
     def _take(self, message: Received) -> None:
         """Take a message from the connection, in its callback; never raises, never waits."""
@@ -224,6 +241,7 @@ class Subscriber:
                 self._entries(message, now_s, items)
             if items:
                 await self._store(items)
+            self.backlog.answer(message for message in batch if message.stored)
             for message in batch:
                 message.acknowledge()
             connection = self._connection
@@ -236,10 +254,9 @@ class Subscriber:
 
     def _entries(self, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> None:
         """Add what the bus gets of a message; what is dropped is counted."""
-        route = self._routes.get(message.topic)
+        route: Route | None = None
         try:
-            if route is None:
-                route = self._route(message.topic)
+            route = self._routes.of(message.topic)
             if not self._quotas.take(route.share, len(message.payload), now_s):
                 self._refuse(route, message, now_s, items)
                 return
@@ -258,8 +275,10 @@ class Subscriber:
             return
         if body is not None:
             items.append((route.partition, pack_inbound_parts(route.entry, message.server_ms, route.patient, body)))
+            if route.entry is Entry.BACKFILL:
+                message.stored = body
 
-    def _body(self, route: _Route, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> bytes | None:
+    def _body(self, route: Route, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> bytes | None:
         """Check a message and give the payload of its entry; None where it needs none."""
         kind, device, payload = route.kind, route.device, message.payload
         if kind == "ecg" or kind == "backfill":
@@ -291,13 +310,13 @@ class Subscriber:
         frame_of_strap = self._strap(route, message, now_s, items)
         return None if frame_of_strap is None else encode_frame(frame_of_strap)
 
-    def _strap(self, route: _Route, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> Frame | None:
+    def _strap(self, route: Route, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> Frame | None:
         """Count the samples of a packet of a strap; None for one that came before."""
         kind: Literal["polar", "movesense"] = "polar" if route.kind == "polar" else "movesense"
         packet = decode_strap(kind, message.payload, self._rates.get(route.device, 0.0))
         stream = self._straps.get(route.device)
         if stream is None:
-            if len(self._straps) >= _ROUTES:
+            if len(self._straps) >= _STREAMS:
                 del self._straps[next(iter(self._straps))]
             stream = self._straps[route.device] = StrapStream(route.device)
         before = stream.counts.copy()
@@ -308,18 +327,7 @@ class Subscriber:
             self._flag(route, "late", message, now_s, items, stream.late_ms / 1000)
         return frame
 
-    def _route(self, topic: str) -> _Route:
-        device, kind = _device_and_kind(topic)
-        if len(self._routes) >= _ROUTES:
-            self._routes.clear()
-        patient = patient_of(device)
-        route = self._routes[topic] = _Route(
-            device, kind, _ENTRIES[kind], patient.encode(), partition_of(patient, self._bus.partitions),
-            f"{device}/backfill" if kind == "backfill" else device,
-        )  # fmt: skip
-        return route
-
-    def _refuse(self, route: _Route, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> None:
+    def _refuse(self, route: Route, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> None:
         """Drop what a device sends beyond its share, tell staff, and have the broker shut it out if it goes on."""
         self._drop("flood")
         self._flag(route, "flood", message, now_s, items)
@@ -329,7 +337,7 @@ class Subscriber:
 
     def _flag(
         self,
-        route: _Route,
+        route: Route,
         name: str,
         message: Received,
         now_s: float,
@@ -380,11 +388,3 @@ class Subscriber:
         if count & (count - 1) == 0:
             # The 1st, 2nd, 4th, 8th ...: a device gone mad does not fill the log.
             _log.warning("message_dropped", reason=reason, count=count)
-
-
-def _device_and_kind(topic: str) -> tuple[str, str]:
-    """Split ``rw/v1/{device}/{kind}``; `FrameError` with reason ``topic`` for any other."""
-    parts = topic.split("/")
-    if len(parts) != 4 or parts[3] not in _KNOWN or DEVICE_ID.fullmatch(parts[2]) is None:
-        raise FrameError("topic", "topics are rw/v1/{device}/" + "|".join((*KINDS, *STRAPS)))
-    return parts[2], parts[3]

@@ -26,11 +26,15 @@ from rhythmwatch.metrics import Figure, exposing
 log = structlog.get_logger()
 
 
-def figures(counts: Mapping[str, int], pressure: Pressure) -> Iterator[Figure]:
+def figures(
+    counts: Mapping[str, int], pressure: Pressure, stored_waiting: int = 0, stored_rate: float = 0.0
+) -> Iterator[Figure]:
     """Figures of an ingest for Prometheus."""
     for name, value in sorted(counts.items()):
         yield Figure("messages", value, "Messages and what became of them.", label=("outcome", name))
     yield Figure("bus_memory_share", pressure.share, "Memory that the bus uses of its limit.", counts=False)
+    yield Figure("stored_waiting", stored_waiting, "Stored frames that are not let through yet.", counts=False)
+    yield Figure("stored_rate", stored_rate, "Stored signal that may go, s a second.", counts=False)
 
 
 async def newest_ms(bus: Bus) -> int:
@@ -105,7 +109,12 @@ async def receive(
         ]
         tasks.append(asyncio.create_task(stop.wait(), name="stop"))
         try:
-            with exposing(metrics, "ingest", lambda: figures(dict(subscriber.counts), pressure)):
+            backlog = subscriber.backlog
+            with exposing(
+                metrics,
+                "ingest",
+                lambda: figures(dict(subscriber.counts), pressure, backlog.waiting, backlog.rate),
+            ):
                 await run_all(tasks)
         finally:
             log.info("ingest ended", counts=dict(subscriber.counts))

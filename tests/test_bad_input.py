@@ -16,7 +16,8 @@ from ingest.broker import embedded_broker
 from ingest.codecs import MAX_BYTES, decode, encode_frame, encode_json
 from ingest.frame import Frame, FrameError
 from ingest.notes import decode_event, decode_meta, decode_status
-from ingest.subscriber import KINDS, Subscriber, SubscriberOptions
+from ingest.routes import KINDS
+from ingest.subscriber import Subscriber, SubscriberOptions
 
 BAD = 10_000
 GOOD_EACH = 50

@@ -79,5 +79,5 @@ async def test_each_process_has_figures(tmp_path: Path):
     assert found["partitions", None] == 2
     assert 0 < found["lag_seconds", None] < DEADLINE_S
     found = [tuple(f)[:2] for f in ingest_figures({"stored": 4}, Pressure())]
-    assert found == [("messages", 4), ("bus_memory_share", 0.0)]
+    assert found == [("messages", 4), ("bus_memory_share", 0.0), ("stored_waiting", 0), ("stored_rate", 0.0)]
     assert {f.name: f.value for f in historian_figures(Counters(alarms=3))}["alarms"] == 3
