@@ -1,11 +1,15 @@
 """What many patients need, worked out from what was measured on one machine."""
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from rhythmwatch.capacity import Level
 from rhythmwatch.cli import app
 from rhythmwatch.planning import Prices, plan
 
@@ -63,3 +67,30 @@ def test_the_command_prints_a_plan(tmp_path: Path):
     refused = CliRunner().invoke(app, ["plan", str(file)])
     assert refused.exit_code == 2
     assert "bench capacity --json" in refused.output
+
+
+def test_the_plan_reads_what_the_bench_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Standard output of the bench is one JSON document; how far it is goes elsewhere. The measurement is left out."""
+
+    def search(*_: object, tell: Callable[[Level], None], **__: object) -> tuple[Level, ...]:
+        found = tuple(Level(patients, 100, 50.0, 303.0, 10, {"ingest": 0.2}, {}) for patients in (700, 1000))
+        for level in found:
+            tell(level)
+        return found
+
+    monkeypatch.setattr("rhythmwatch.capacity.search", search)
+    monkeypatch.setattr("rhythmwatch.capacity.report", lambda *_: FIGURES)
+    printed = CliRunner().invoke(app, ["bench", "capacity", "--json"])
+    assert json.loads(printed.stdout) == FIGURES
+    assert "700 patients: p99 303 ms" in printed.stderr
+    file = tmp_path / "capacity.json"
+    file.write_text(printed.stdout)
+    assert CliRunner().invoke(app, ["plan", str(file)]).exit_code == 0
+
+
+def test_a_bench_prints_one_document():
+    """Whatever libraries say meanwhile, in a process of its own."""
+    command = [sys.executable, "-m", "rhythmwatch", "bench", "stages", "--patients", "1", "--seconds", "5", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
+    assert done.returncode == 0, done.stderr
+    assert all(cost > 0 for cost in json.loads(done.stdout).values())

@@ -79,7 +79,8 @@ def bench_capacity(
     from rhythmwatch.capacity import Level, report, search
 
     def tell(level: Level) -> None:
-        options.console.print(
+        # Not a figure: what is printed may be read by a machine.
+        options.errors.print(
             f"{level.patients} patients: p99 {level.p99_ms:.0f} ms of {level.alarms} alarms, lag {level.lag_ms} ms, "
             f"{level.cores_used:.2f} cores",
             highlight=False,
