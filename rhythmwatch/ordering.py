@@ -24,6 +24,8 @@ from rhythmwatch.stages import DELAY
 
 REFILL_S: Final = 60.0
 """A gap up to this is filled with missing samples; after a longer one the signal stages begin anew."""
+REST_MS: Final = 3_600_000
+"""Without a frame for this long the stretch of a live signal is over, too, and its rows are given back."""
 LATE_IDLE_MS: Final = 5_000
 """Without another late frame for this long their stretch is over, and its last beats are decided."""
 
@@ -56,7 +58,11 @@ class Told(msgspec.Struct, frozen=True, gc=False):
     entry: Inbound
 
 
-Work: TypeAlias = Begin | Samples | Told
+class Rest(msgspec.Struct, frozen=True, gc=False):
+    """The stretch is over: what follows begins anew, so that the signal stages need keep nothing of it."""
+
+
+Work: TypeAlias = Begin | Samples | Told | Rest
 
 
 def missing(rate: float, leads: int) -> NDArray[np.float32]:
@@ -163,4 +169,18 @@ def end_late(late: Patient, ms: int, queue: deque[Work]) -> int:
     if over and late.queued_rate and not late.broken:
         late.broken = True
         queue.append(Samples(missing(late.queued_rate, late.queued_leads), ms, late.queued_origin_ms))
+        queue.append(Rest())
     return lost
+
+
+def silent_ms(patient: Patient, ms: int) -> int:
+    """Tell how long no live frame has come, ms; 0 where none ever came."""
+    clock = patient.timeline.clock
+    return ms - clock.ms(clock.end) if clock.rate else 0
+
+
+def end_live(patient: Patient, ms: int, queue: deque[Work]) -> None:
+    """Let time pass for a live signal: the stretch of a device that has been silent for long is ended."""
+    if not patient.broken and silent_ms(patient, ms) >= REST_MS:
+        patient.broken = True
+        queue.append(Rest())

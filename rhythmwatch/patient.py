@@ -66,7 +66,7 @@ class Patient:
     Attributes
     ----------
     slot : int
-        Row in the signal stages; -1 before the first epoch.
+        Row in the signal stages; -1 before the first epoch and between stretches.
     seen : int
         Index at `FS` after the last sample that passed the stages.
     next_sample : int
@@ -94,7 +94,7 @@ class Patient:
     queued_origin_ms, queued_ms : float, int
         Of late data: wall time of sample 0, and server time of the newest frame, of what was put in order last.
     broken : bool
-        Of late data: the stretch was ended, the next frame begins one.
+        The stretch was ended, as late data does not go on or a device is silent for long; the next frame begins one.
     """
 
     id: str

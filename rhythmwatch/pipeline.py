@@ -26,7 +26,19 @@ from ingest.limits import FLAGS, flag_text
 from ingest.sequencer import Sequencer
 from rhythmwatch.acting import ALARM_ACTIONS, act
 from rhythmwatch.models import Models
-from rhythmwatch.ordering import Begin, Samples, Told, Work, end_late, enqueue, enqueue_late, missing
+from rhythmwatch.ordering import (
+    Begin,
+    Rest,
+    Samples,
+    Told,
+    Work,
+    end_late,
+    end_live,
+    enqueue,
+    enqueue_late,
+    missing,
+    silent_ms,
+)
 from rhythmwatch.outcome import (
     Output,
     fold_stretch,
@@ -44,8 +56,11 @@ __all__ = ["Output", "Pipeline"]
 SILENT_S: Final = 10.0
 """Without a frame for this long a patient's silence is evidence (rule NO_DATA)."""
 _FRAMES: Final = frozenset({Entry.FRAME, Entry.BACKFILL})
+FORGET_MS: Final = 7 * 86_400_000
+"""A patient of whom no frame has come for so long is forgotten, unless something that staff did or must do stands."""
 ACTION_AHEAD_MS: Final = 10_000
 """The most by which an action moves a patient's time on; ticks do so each second."""
+_NEW: Final = new_patient("")
 
 
 class Pipeline:
@@ -68,6 +83,7 @@ class Pipeline:
         self._views = views
         self._by_partition: dict[int, list[Patient]] = {}
         self._late_data: dict[str, Patient] = {}
+        self._silent: set[str] = set()
         self.late_frames = 0
         self.unjudged_frames = 0
 
@@ -92,6 +108,7 @@ class Pipeline:
             else:
                 self._order(self._patient(entry.patient), entry, queues, out)
         self._work_off(queues, out)
+        self._forget()
         return out
 
     def finish(self, patient: str, ms: int) -> Output:
@@ -99,7 +116,7 @@ class Pipeline:
         known = self.patients[patient]
         queue: deque[Work] = deque()
         enqueue(known, known.sequencer.flush(), ms, queue)
-        if known.queued_rate:
+        if known.queued_rate and not known.broken:
             queue.append(Samples(missing(known.queued_rate, known.queued_leads), ms))
         out = Output()
         self._work_off({patient: queue}, out)
@@ -129,6 +146,21 @@ class Pipeline:
             self._late_data[patient.late.id] = patient.late
         self._by_partition.setdefault(self.partition(patient.id), []).append(patient)
 
+    def _forget(self) -> None:
+        """Let patients go who have vanished and of whom nothing would be lost."""
+        for name in self._silent:
+            patient = self.patients[name]
+            if not patient.broken or not _leaves_nothing(patient):
+                continue
+            for one in (patient, patient.late):
+                if one is not None:
+                    self._rest(one)
+                    self._late_data.pop(one.id, None)
+            del self.patients[name]
+            mine = self._by_partition[self.partition(name)]
+            mine[:] = [one for one in mine if one is not patient]
+        self._silent.clear()
+
     def _order(self, patient: Patient, entry: Inbound, queues: dict[str, deque[Work]], out: Output) -> None:
         queue = queues.get(patient.id)
         if queue is None:
@@ -154,6 +186,9 @@ class Pipeline:
         if entry.kind is Entry.TICK:
             for late in enqueue(patient, patient.sequencer.tick(entry.server_ms), entry.server_ms, queue):
                 self._late(patient, late, entry.server_ms, queues)
+            end_live(patient, entry.server_ms, queue)
+            if patient.broken and silent_ms(patient, entry.server_ms) >= FORGET_MS:
+                self._silent.add(patient.id)
             if late_data is not None and late_data.queued_ms:
                 self.unjudged_frames += end_late(late_data, entry.server_ms, queues.setdefault(late_data.id, deque()))
         elif entry.kind is Entry.ACTION and late_data is not None:
@@ -198,6 +233,8 @@ class Pipeline:
                     return chunk
             elif isinstance(work, Begin):
                 self._begin(patient, work, out)
+            elif isinstance(work, Rest):
+                self._rest(patient)
             else:
                 self._entry(patient, work.entry, out)
         return None
@@ -218,9 +255,9 @@ class Pipeline:
 
     def _begin(self, patient: Patient, work: Begin, out: Output) -> None:
         step = work.step
+        if patient.slot < 0:
+            patient.slot = self.stages.admit()
         if step is not None:
-            if patient.slot < 0:
-                patient.slot = self.stages.admit()
             patient.device, patient.epoch = step.device, step.epoch
             patient.rate, patient.leads = step.rate, step.leads
             if work.origin_ms is None:
@@ -245,8 +282,15 @@ class Pipeline:
     def _restart(self, patient: Patient, sample: int) -> None:
         start = start_at(sample, patient.rate)
         patient.next_sample, patient.skip_to = sample, first_sample(start, patient.rate)
-        self.stages.reset(patient.slot, min(len(patient.leads), MAX_ANALYSED), start)
+        if patient.slot >= 0:
+            self.stages.reset(patient.slot, min(len(patient.leads), MAX_ANALYSED), start)
         patient.seen = start
+
+    def _rest(self, patient: Patient) -> None:
+        """Give the row of a patient back whose stretch is over."""
+        if patient.slot >= 0:
+            self.stages.release(patient.slot)
+            patient.slot = -1
 
     def _entry(self, patient: Patient, entry: Inbound, out: Output) -> None:
         came_ms = entry.server_ms
@@ -315,3 +359,11 @@ def _is_behind(frame: Frame, sequencer: Sequencer) -> bool:
     """Whether a frame lies where the live signal has been: it fills a gap there, or was seen."""
     same = (frame.device, frame.epoch) == (sequencer.device, sequencer.epoch)
     return same and frame.sample + len(frame.samples) <= sequencer.next_sample
+
+
+def _leaves_nothing(patient: Patient) -> bool:
+    """Whether nothing stands or waits, and staff discharged the patient or had set nothing."""
+    late = patient.late
+    waits = late is not None and late.queued_rate and not late.broken
+    plain = (patient.profile, patient.limits) == (_NEW.profile, _NEW.limits)
+    return not patient.book.alarms and not waits and (patient.vacant or plain)
