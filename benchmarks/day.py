@@ -1,17 +1,18 @@
-"""Memory of each process over a simulated day: ``python benchmarks/day.py --patients 50 --hours 24``.
+"""Memory of each process over a simulated day: ``python benchmarks/day.py --patients 20 --hours 24 --looks day.jsonl``.
 
 Patients (recordings of mitdb at 250 Hz that begin anew, else simulated) go through the whole chain of one machine:
 broker, ingest, bus, worker, pages with one wall looking on, historian, notifier, recorder, evidence. They are played
 as fast as the chain carries: who publishes holds back where the worker is more than `AHEAD_S` of signal behind, or a
-reader of the bus more than `HELD_S` of wall time. Resident (RSS), proportional (PSS) and unshared (USS) memory are
-looked at each simulated 10 minutes. The base is the first look after an hour, and after `--settle` seconds of wall
-time, since checkpoints and flushes go by the wall. Growth since then above 5 % is a failure, and so is a process that
-was started again, or a day that the chain did not work off.
+reader of the bus more than `HELD_S` of wall time. Resident (RSS), proportional (PSS) and unshared (USS) memory, and
+what the bus has allocated, are looked at each simulated 10 minutes. The base is the first look after an hour, and after
+`--settle` seconds of wall time, since checkpoints and flushes go by the wall. Growth since then above 5 % is a failure,
+and so is a process that was started again, or a day that the chain did not work off.
+
+Each simulated hour is told as it ends. With `--looks` every look is written to a file, from which `--report` makes the
+same report again, also of a run that was cut short.
 
 The bus keeps an hour of events by the wall; a day in twenty minutes would never see the end of that hour. So the bench
-forgets what is older than a simulated hour, as the worker does in real time. One figure is not that of real time: a
-signal that comes faster than it was taken moves the estimate of its device's clock with each frame, and the recorder
-keeps each move (`rhythmwatch/record_segments.py`), about 150 bytes a patient-second.
+forgets what is older than a simulated hour, as the worker does in real time.
 """
 
 from __future__ import annotations
@@ -29,14 +30,26 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
 import uvloop
+from day_report import (
+    ALLOWED,
+    Look,
+    Looks,
+    Memory,
+    as_json,
+    columns,
+    course_table,
+    judge,
+    plot,
+    read_looks,
+    verdict_table,
+)
+from redis.asyncio import Redis
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from bus.errors import BusError
 from bus.messages import Entry, partition_of, unpack_inbound
@@ -57,8 +70,7 @@ from rhythmwatch.station import Running, Station, running_station, until_ready
 HOUR_S: Final = 3600
 LOOK_S: Final = 600
 """Signal between two looks at the memory."""
-ALLOWED: Final = 5.0
-"""Percent."""
+LOOKS_AN_HOUR: Final = HOUR_S // LOOK_S
 AHEAD_S: Final = 180
 """Signal of each patient that may be under way between publisher and stored outputs."""
 HELD_S: Final = 150.0
@@ -71,25 +83,6 @@ DRAIN_S: Final = 120.0
 ROLLUP: Final = re.compile(r"^(Rss|Pss|Private_Clean|Private_Dirty):\s+(\d+) kB", re.MULTILINE)
 
 console = Console(stderr=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Memory of one process at one look, MB."""
-
-    pid: int
-    rss: float
-    pss: float
-    uss: float
-
-
-@dataclass(slots=True)
-class Look:
-    """All processes at one time."""
-
-    hours: float
-    wall_s: float
-    processes: dict[str, Memory]
 
 
 class Shortened:
@@ -163,19 +156,19 @@ class Watch:
     publisher: HeldBack
     _cursor: Position = START
     _under_way: deque[tuple[Position, float]] = field(default_factory=deque)
+    _marks: deque[tuple[float, int]] = field(default_factory=deque)
+    """Seconds of signal done, and the time of the bus then, ms."""
     _trimmed: float = 0.0
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        began = time.monotonic()
         while True:
             try:
                 if await self._behind_s() <= HELD_S:
                     self.publisher.allow(self.publisher.done_s + AHEAD_S)
                 if time.monotonic() - self._trimmed > TRIM_S:
                     self._trimmed = time.monotonic()
-                    speed = self.publisher.done_s / (time.monotonic() - began)
-                    await self._trim(HOUR_S / max(1.0, speed))
+                    await self._trim()
             except BusError as error:
                 console.print(f"the bus can't be asked: {error}", style="yellow")
             await asyncio.sleep(POLL_S)
@@ -199,17 +192,31 @@ class Watch:
             max((newest - milliseconds(position) for position in held.values() if position != START), default=0) / 1e3
         )
 
-    async def _trim(self, older_s: float) -> None:
-        for item in await self.bus.stats(range(self.bus.partitions)):
-            upto = f"{max(0, milliseconds(item.last) - round(older_s * 1000))}-0"
+    async def _trim(self) -> None:
+        """Forget the events of signal that was done more than an hour of it ago."""
+        done_s = self.publisher.done_s
+        found = await self.bus.stats(range(self.bus.partitions))
+        self._marks.append((done_s, max(milliseconds(item.last) for item in found)))
+        while len(self._marks) > 1 and self._marks[1][0] <= done_s - HOUR_S:
+            self._marks.popleft()
+        if self._marks[0][0] > done_s - HOUR_S:
+            return
+        for item in found:
+            upto = f"{self._marks[0][1]}-0"
             held = (await self.bus.held(item.partition)).get("events", upto)
             await self.bus.trim(item.partition, min(upto, held, key=order), "events")
 
 
-def memory_of(pid: int) -> Memory:
+def memory_of(pid: int, data: float = 0.0) -> Memory:
     """Memory of a process (Linux); `OSError` when it has ended."""
     found = {name: int(kb) / 1000 for name, kb in ROLLUP.findall(Path(f"/proc/{pid}/smaps_rollup").read_text("ascii"))}
-    return Memory(pid, found["Rss"], found["Pss"], found["Private_Clean"] + found["Private_Dirty"])
+    return Memory(pid, found["Rss"], found["Pss"], found["Private_Clean"] + found["Private_Dirty"], data)
+
+
+async def data_of(bus: str) -> float:
+    """Ask a bus server how much it has allocated, MB."""
+    async with Redis.from_url(bus, protocol=2) as server:
+        return int((await server.info("memory"))["used_memory"]) / 1e6
 
 
 def broker_pid() -> int | None:
@@ -229,18 +236,19 @@ async def look(running: Running, hours: float, began: float) -> Look:
     """Take the memory of all processes."""
     pids = {part.name: running.supervisor.pid(part.name) for part in running.supervisor.parts}
     pids |= {"bus": await bus_pid(running.bus), "broker": broker_pid()}
+    data = {"bus": await data_of(running.bus)}
     found = {}
     for name, pid in pids.items():
         if pid is not None:
             try:
-                found[name] = memory_of(pid)
+                found[name] = memory_of(pid, data.get(name, 0.0))
             except OSError:
                 console.print(f"{name} could not be looked at", style="yellow")
     return Look(hours, time.monotonic() - began, found)
 
 
-async def day(folder: Path, data: Path | None, patients: int, hours: float, speed: float) -> tuple[list[Look], float]:
-    """Play a day through a station; gives the looks and the seconds that it took.
+async def day(folder: Path, data: Path | None, patients: int, hours: float, speed: float, looks: Looks) -> None:
+    """Play a day through a station and look at its memory.
 
     Raises
     ------
@@ -260,14 +268,20 @@ async def day(folder: Path, data: Path | None, patients: int, hours: float, spee
         options = SubscriberOptions(address.host, address.port, address.username, address.password, "day")
         try:
             async with Connection(options, mqtt5=False, receive_maximum=1, take=lambda _: None) as connection:
-                return await _play(running, bus, connection, sources, seconds, speed)
+                await _play(running, bus, connection, sources, seconds, speed, looks)
         finally:
             await end([wall])
 
 
 async def _play(
-    running: Running, bus: Bus, connection: Connection, sources: Sequence[Source], seconds: int, speed: float
-) -> tuple[list[Look], float]:
+    running: Running,
+    bus: Bus,
+    connection: Connection,
+    sources: Sequence[Source],
+    seconds: int,
+    speed: float,
+    looks: Looks,
+) -> None:
     now = time.time_ns() // 1_000_000
     for number, source in enumerate(sources, 1):
         meta = msgspec.json.encode(DeviceMeta(source.device, now, source.rate, source.leads, source.gain))
@@ -275,96 +289,88 @@ async def _play(
     publisher = HeldBack(connection, sources, speed)
     watcher = asyncio.create_task(Watch(bus, publisher).run(), name="watch")
     player = asyncio.create_task(play(sources, publisher, epoch=now, start_ms=now, speed=0), name="player")
-    looks: list[Look] = []
-    began = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    began = quiet_since = time.monotonic()
+    known = 0.0
     try:
-        with Progress(*columns, console=console) as progress:
-            bar = progress.add_task("simulated", total=seconds)
-            quiet_since, known = time.monotonic(), 0.0
-            while publisher.done_s < seconds:
-                if player.done():
-                    player.result()
-                if publisher.done_s > known:
-                    quiet_since, known = time.monotonic(), publisher.done_s
-                if time.monotonic() - quiet_since > DRAIN_S:
-                    raise RuntimeError(f"the chain stands still at {known / HOUR_S:.2f} simulated hours")
-                done = publisher.done_s
-                rate = done / (time.monotonic() - began)
-                progress.update(bar, completed=done, description=f"{done / HOUR_S:.1f} h simulated, {rate:.0f} x")
-                if done >= (len(looks) + 1) * LOOK_S:
-                    looks.append(await look(running, done / HOUR_S, began))
-                await asyncio.sleep(POLL_S)
-        looks.append(await look(running, seconds / HOUR_S, began))
-        return looks, time.monotonic() - began
+        while publisher.done_s < seconds:
+            if player.done():
+                player.result()
+            if publisher.done_s > known:
+                quiet_since, known = time.monotonic(), publisher.done_s
+            if time.monotonic() - quiet_since > DRAIN_S:
+                raise RuntimeError(f"the chain stands still at {known / HOUR_S:.2f} simulated hours")
+            if publisher.done_s >= (len(looks.all) + 1) * LOOK_S:
+                looks.add(await look(running, publisher.done_s / HOUR_S, began))
+                if len(looks.all) % LOOKS_AN_HOUR == 0:
+                    _tell(looks.all[-1], seconds)
+            await asyncio.sleep(POLL_S)
+        looks.add(await look(running, seconds / HOUR_S, began))
     finally:
         await end([player, watcher])
 
 
-def judge(looks: Sequence[Look], settle_s: float) -> tuple[Look, dict[str, dict[str, Any]]]:
-    """Give the look that counts as the base, and each process's figures.
-
-    Raises
-    ------
-    ValueError
-        If the run ended before there was a base.
-    """
-    later = [one for one in looks[:-1] if one.hours >= 1 and one.wall_s >= settle_s]
-    if not later:
-        raise ValueError(f"too short: no look after an hour and {settle_s:.0f} s of wall time but the last")
-    base, last = later[0], looks[-1]
-    figures = {}
-    for name in base.processes.keys() | last.processes.keys():
-        before, after = base.processes.get(name), last.processes.get(name)
-        same = before is not None and after is not None and before.pid == after.pid
-        growth = round(100 * (after.rss / before.rss - 1), 1) if before and after else None
-        figures[name] = {
-            "rss_mb": [round(before.rss, 1) if before else None, round(after.rss, 1) if after else None],
-            "pss_mb": round(after.pss, 1) if after else None,
-            "uss_mb": round(after.uss, 1) if after else None,
-            "most_rss_mb": round(max(one.processes[name].rss for one in looks if name in one.processes), 1),
-            "growth_percent": growth,
-            "good": same and growth is not None and growth <= ALLOWED,
-        }
-    return base, dict(sorted(figures.items()))
+def _tell(one: Look, seconds: float) -> None:
+    """Say how far it is and how large the processes are."""
+    speed = one.hours * HOUR_S / one.wall_s
+    left = (seconds - one.hours * HOUR_S) / speed / 60
+    sizes = ", ".join(f"{name} {size:.1f}" for name, size in columns(one).items())
+    console.print(
+        f"{one.hours:.1f} h at {speed:.0f} x, {left:.0f} min left; MB: {sizes}", highlight=False, soft_wrap=True
+    )
 
 
 def main() -> None:
-    """Run the day, print the table or JSON; status 1 where memory grew."""
+    """Run the day, or report one; status 1 where memory grew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--patients", type=int, default=40)
+    parser.add_argument("--patients", type=int, default=20)
     parser.add_argument("--hours", type=float, default=24.0)
     parser.add_argument("--speed", type=float, default=FASTEST, help=f"times real time at most, up to {FASTEST:.0f}")
     parser.add_argument("--settle", type=float, default=120.0, help="seconds of wall time before the base")
     parser.add_argument("--data", type=Path, default=None)
+    parser.add_argument("--looks", type=Path, default=None, help="file for all looks, written as they are taken")
+    parser.add_argument("--report", type=Path, default=None, help="report the looks of such a file and play nothing")
+    parser.add_argument("--plot", type=Path, default=None, help="file for a picture; needs matplotlib")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    whole = True
+    if given.report is not None:
+        looks = read_looks(given.report)
+    else:
+        looks, whole = _run(given)
+    if given.plot is not None:
+        plot(looks, given.plot)
+    base, processes = judge(looks, given.settle)
+    hours, wall_s = looks[-1].hours, looks[-1].wall_s
+    head = {
+        "hours": round(hours, 2), "took_s": round(wall_s), "speed": round(hours * HOUR_S / wall_s, 1),
+        "base_at_h": round(base.hours, 2), "whole": whole,
+    }  # fmt: skip
+    grown = [name for name, one in processes.items() if not one.good]
+    if given.json:
+        print(json.dumps({**head, "grown": grown, **as_json(looks, processes)}))
+    else:
+        printed = Console(width=max(Console().width, 160))
+        printed.print(course_table(looks))
+        printed.print(verdict_table(processes))
+        printed.print(", ".join(f"{name} {value}" for name, value in head.items()), highlight=False)
+        printed.print(
+            f"grew beyond {ALLOWED:.0f} % or was started again: {', '.join(grown) or 'none'}", highlight=False
+        )
+    sys.exit(0 if whole and not grown else 1)
+
+
+def _run(given: argparse.Namespace) -> tuple[list[Look], bool]:
+    """Play the day; gives the looks, and whether it was played to its end."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     os.environ.setdefault("RHYTHMWATCH_LOG_LEVEL", "warning")
+    looks = Looks(given.looks)
     with tempfile.TemporaryDirectory(prefix="rw-day-", ignore_cleanup_errors=True) as folder:
-        work = day(Path(folder), given.data, given.patients, given.hours, min(given.speed, FASTEST))
-        looks, took = uvloop.run(work)
-        stored = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / 1e6
-    base, figures = judge(looks, given.settle)
-    head = {
-        "patients": given.patients, "hours": given.hours, "took_s": round(took),
-        "speed": round(given.hours * HOUR_S / took, 1), "base_at_h": round(base.hours, 2), "state_mb": round(stored),
-    }  # fmt: skip
-    good = all(item["good"] for item in figures.values())
-    if given.json:
-        course = [
-            [round(one.hours, 2), {name: round(item.rss, 1) for name, item in one.processes.items()}] for one in looks
-        ]
-        print(json.dumps({**head, "good": good, "processes": figures, "rss_mb_at_h": course}))
-    else:
-        table = Table(*("process", "RSS at the base, MB", "at the end", "most", "growth, %", "PSS", "USS", ""))
-        for name, item in figures.items():
-            row = (*item["rss_mb"], item["most_rss_mb"], item["growth_percent"], item["pss_mb"], item["uss_mb"])
-            table.add_row(name, *map(str, row), "" if item["good"] else "grew or was started again")
-        printed = Console()
-        printed.print(", ".join(f"{name} {value}" for name, value in head.items()), highlight=False)
-        printed.print(table)
-    sys.exit(0 if good else 1)
+        try:
+            uvloop.run(day(Path(folder), given.data, given.patients, given.hours, min(given.speed, FASTEST), looks))
+        except (RuntimeError, KeyboardInterrupt) as error:
+            console.print(f"ended early: {error}", style="red")
+            return looks.all, False
+    return looks.all, True
 
 
 if __name__ == "__main__":
