@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wall_fakes import EPOCH, FakePatient, FakeWard, alarm, make_loop
 
-from bus.messages import AlarmEvent, BeatEvent, Event, RhythmEvent, StatusEvent, View, pack
+from bus.messages import AlarmEvent, BeatEvent, Event, RhythmEvent, SettingsEvent, StatusEvent, View, pack
 from web import wire
-from web.board import CLOSED_KEPT, Board
+from web.board import CLOSED_KEPT, FORGET_MS, STILL_MS, Board
 from web.feed import FeedItem, FeedKind
-from web.hub import Hub, Subscription
+from web.hub import TIDY_S, Hub, Subscription
 from web.outbox import BATCH_BYTES, Outbox, OutboxFullError
 from web.settings import WebSettings
 
@@ -288,3 +288,35 @@ def test_settings_that_can_not_work_are_refused() -> None:
         WebSettings(redis_url="redis://x", partitions=0)
     with pytest.raises(ValueError, match="16 KiB"):
         WebSettings(redis_url="redis://x", wave_queue_bytes=10)
+
+
+def settings_of(patient: str, *, vacant: bool) -> SettingsEvent:
+    """Tell whether somebody lies in a bed."""
+    reason = "discharge" if vacant else "admit"
+    return SettingsEvent(patient, patient, 1_000, reason, "nurse", "adult", {}, (), vacant=vacant)
+
+
+def test_beds_of_which_nothing_comes_are_forgotten():
+    """The waveform of a silent bed goes after an hour, the bed after a week, unless somebody lies there."""
+    clock = Clock()
+    standing = alarm("alarmed", "TACHY", 2)
+    hub = make_hub([standing], clock=clock)
+    for patient in ("gone", "taken", "left", "alarmed"):
+        hub.take(FeedItem(FeedKind.VIEW, pack(view(patient, 0))))
+        hub.take(event(beat(patient, 10)))
+    hub.take(event(alarm("gone", "TACHY", 2, presence="off")))
+    hub.take(event(settings_of("taken", vacant=False)))
+    hub.take(event(settings_of("left", vacant=True)))
+    client = watching(hub)
+    clock.now += STILL_MS / 1000 + TIDY_S
+    hub.take(FeedItem(FeedKind.PULSE))
+    assert not any(bed.views or bed.beats for bed in hub.board.beds.values())
+    assert len(hub.board.beds) == 4
+    client.outbox.take()
+    clock.now += FORGET_MS / 1000
+    hub.take(event(beat("here", 10)))
+    assert ["beds", ["alarmed", "taken"]] in sent(client)
+    assert set(hub.board.beds) == {"taken", "alarmed", "here"}
+    assert set(hub.board.alarms) == {standing.id}
+    hub.take(FeedItem(FeedKind.VIEW, pack(view("gone", 0))))
+    assert "gone" in hub.board.beds, "who comes back is there again"

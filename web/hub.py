@@ -28,6 +28,8 @@ WALL_BACKLOG_S: Final = 6.0
 """A tile sweeps no longer than this; a patient page gets all that is kept."""
 PENDING_VIEWS: Final = 4096
 """Undecoded views kept while no page is open."""
+TIDY_S: Final = 600.0
+"""The board is looked through for what is of no use any more this often."""
 BACKOFF_S: Final = (0.2, 5.0)
 """First and longest pause before the feed is opened again."""
 
@@ -103,7 +105,7 @@ class Hub:
         self._clock, self._bus_clock = clock, bus_clock
         self._pending: deque[bytes] = deque(maxlen=PENDING_VIEWS)
         self._subscriptions: set[Subscription] = set()
-        self._heard = clock()
+        self._heard = self._tidied = clock()
         self.board = Board(settings.backlog_s)
         self.counters = Counters()
         self.lag_ms = 0
@@ -125,6 +127,7 @@ class Hub:
         while True:
             try:
                 if not loaded:
+                    self.board.now_ms = int(self._clock() * 1000)
                     self.board.load(await asyncio.to_thread(self._known))
                     loaded = True
                 async with aclosing(self._feed.items()) as items:
@@ -145,6 +148,11 @@ class Hub:
     def take(self, item: FeedItem) -> None:
         """Take one item of the feed in and deal it out."""
         self._heard = self._clock()
+        self.board.now_ms = int(self._heard * 1000)
+        if self._heard - self._tidied >= TIDY_S:
+            self._tidied = self._heard
+            if self.board.tidy():
+                self._announce()
         if item.written_ms:
             self.lag_ms = max(0, int(self._bus_clock() * 1000) - item.written_ms)
         elif item.kind is FeedKind.PULSE:
