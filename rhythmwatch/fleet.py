@@ -2,6 +2,8 @@
 
 Nothing here decides who owns a partition: a worker that starts takes it over on the bus, and every former owner is
 fenced there (`bus.streams`). So it does no harm that Ray may hold a node for dead that is only cut off.
+
+Spares stand in for what is lost until Ray has it running again (`rhythmwatch.fleet_spare`).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Coroutine, Set
+from collections.abc import Callable, Coroutine, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -40,7 +42,7 @@ class Member:
     Attributes
     ----------
     name : str
-        ``worker-0-31`` or ``ingest-1``.
+        ``worker-0-31``, ``ingest-1`` or ``spare-1``.
     state : str
         ``starting``, ``running``, ``ended`` (another one has its partitions) or ``silent`` (no answer: its node may be
         gone, and Ray is starting it elsewhere).
@@ -63,10 +65,9 @@ class _Hosted:
         self._state = "starting"
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
-        main: Coroutine[Any, Any, None] = (
-            self._worker(name, **options) if kind == "worker" else self._ingest(name, **options)
-        )
-        self._thread = threading.Thread(target=self._run, args=(main,), name=name)
+        mains: dict[str, Callable[..., Coroutine[Any, Any, None]]]
+        mains = {"worker": self._worker, "ingest": self._ingest, "spare": self._spare}
+        self._thread = threading.Thread(target=self._run, args=(mains[kind](name, **options),), name=name)
         self._thread.start()
 
     def _run(self, main: Coroutine[Any, Any, None]) -> None:
@@ -97,14 +98,41 @@ class _Hosted:
         self._state = "running"
         await receive(broker, bus, share=True, stop=self._stop, name=name, replicas=replicas)
 
-    def about(self) -> tuple[str, str, int]:
+    async def _spare(
+        self, name: str, bus: str, broker: str, replicas: int, names: Sequence[str], spares: Sequence[str]
+    ) -> None:
+        from rhythmwatch.fleet_spare import stand_by
+        from rhythmwatch.ingesting import receive
+        from rhythmwatch.models import load_models
+        from rhythmwatch.process import configure_logs
+        from rhythmwatch.warm import compile_kernels
+        from rhythmwatch.worker import work
+
+        configure_logs(name)
+        await asyncio.to_thread(compile_kernels)
+        models = load_models()
+
+        async def stand_in(lost: str, stop: asyncio.Event) -> None:
+            if partitions := _owned(lost):
+                await work(bus, partitions, models, stop)
+            else:
+                await receive(broker, bus, share=True, stop=stop, name=lost, replicas=replicas)
+
+        self._state = "running"
+        await stand_by(NAMESPACE, names, spares, stand_in, self._stop)
+
+    async def about(self) -> tuple[str, str, int]:
         """State, host and process id."""
         return self._state, socket.gethostname(), os.getpid()
 
-    def stop(self) -> None:
+    async def over(self) -> None:
+        """Last as long as the process: who calls it learns at once that it is lost."""
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None:
         """End in good order."""
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        await asyncio.to_thread(self._thread.join)
 
 
 def connect(address: str) -> None:
@@ -143,7 +171,9 @@ def ranges(workers: int, partitions: int = DEFAULT_PARTITIONS) -> list[tuple[int
     return [(first, last - 1) for first, last in pairwise(edges)]
 
 
-def up(bus: str, broker: str, *, workers: int, ingests: int, cpus: float = 1.0, replicas: int = 0) -> None:
+def up(
+    bus: str, broker: str, *, workers: int, ingests: int, cpus: float = 1.0, replicas: int = 0, spares: int = 1
+) -> None:
     """Bring the fleet to so many workers and ingests; what runs already and fits stays.
 
     New workers take their partitions over before the former owners are ended, so nothing waits and nothing is lost.
@@ -158,6 +188,8 @@ def up(bus: str, broker: str, *, workers: int, ingests: int, cpus: float = 1.0, 
         Cores that Ray reserves for each.
     replicas : int
         As of `rhythmwatch.ingesting.receive`.
+    spares : int
+        That stand by, on nodes of their own where there are so many; they reserve no core.
 
     Raises
     ------
@@ -171,6 +203,10 @@ def up(bus: str, broker: str, *, workers: int, ingests: int, cpus: float = 1.0, 
     for number in range(1, ingests + 1):
         wanted[f"ingest-{number}"] = ("ingest", {"bus": bus, "broker": broker, "replicas": replicas})
     standing = {member.name: member for member in members()}
+    # None may stand in for one that is ended here.
+    for name in [name for name in standing if _is_spare(name)]:
+        _end(name)
+        del standing[name]
     # One that was fenced holds nothing any more and must begin anew to own its range.
     for name, member in standing.items():
         if name in wanted and member.state == "ended":
@@ -181,6 +217,11 @@ def up(bus: str, broker: str, *, workers: int, ingests: int, cpus: float = 1.0, 
     _until_running(set(wanted), standing.keys() - wanted.keys())
     for name in standing.keys() - wanted.keys():
         _end(name)
+    standing_by = [f"spare-{number}" for number in range(1, spares + 1)]
+    for number, name in enumerate(standing_by):
+        watched = {"names": sorted(wanted), "spares": standing_by[:number]}
+        _start(name, "spare", {"bus": bus, "broker": broker, "replicas": replicas, **watched}, 0.0)
+    _until_running(set(standing_by), set())
 
 
 def members() -> list[Member]:
@@ -211,14 +252,15 @@ def members() -> list[Member]:
 
 def down() -> None:
     """End every actor of the fleet in good order."""
-    for member in members():
+    # Spares first: they would stand in for the others.
+    for member in sorted(members(), key=lambda member: not _is_spare(member.name)):
         _end(member.name)
 
 
 def _start(name: str, kind: str, options: dict[str, Any], cpus: float) -> None:
     actor: Any = ray.remote(_Hosted)
     placed = actor.options(
-        name=name, namespace=NAMESPACE, lifetime="detached", max_restarts=-1, num_cpus=cpus, max_concurrency=4,
+        name=name, namespace=NAMESPACE, lifetime="detached", max_restarts=-1, num_cpus=cpus,
         scheduling_strategy="SPREAD",
     )  # fmt: skip
     placed.remote(kind, name, options)
@@ -241,9 +283,13 @@ def _until_running(names: set[str], former: Set[str]) -> None:
 
 
 def _owned(name: str) -> range:
-    """Give the partitions of a worker by its name; none for an ingest."""
+    """Give the partitions of a worker by its name; none for others."""
     kind, *bounds = name.split("-")
     return range(int(bounds[0]), int(bounds[1]) + 1) if kind == "worker" else range(0)
+
+
+def _is_spare(name: str) -> bool:
+    return name.startswith("spare-")
 
 
 def _end(name: str) -> None:

@@ -33,6 +33,8 @@ FAST = {
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_raylet_start_wait_time_s": "120",
+    # Else a token that another cluster left in the home folder is asked for.
+    "RAY_AUTH_MODE": "disabled",
 }
 
 

@@ -25,6 +25,9 @@ Ingests = Annotated[int, typer.Option("--ingests", envvar="RHYTHMWATCH_INGESTS",
 Cpus = Annotated[
     float, typer.Option("--cpus", envvar="RHYTHMWATCH_CPUS", min=0.0, help="Cores that Ray reserves for each.")
 ]
+Spares = Annotated[
+    int, typer.Option("--spares", envvar="RHYTHMWATCH_SPARES", min=0, help="Processes that stand in for lost ones.")
+]
 
 
 @fleet.command("up")
@@ -38,13 +41,14 @@ def fleet_up(
     ingests: Ingests = 1,
     cpus: Cpus = 1.0,
     replicas: options.Replicas = 0,
+    spares: Spares = 1,
 ) -> None:
     """Place workers, a range of partitions each, and ingests; they are started elsewhere when a node dies."""
     from rhythmwatch import fleet as engine
 
     with options.one_line_errors(engine.FleetError), options.console.status("starting, or moving ranges"):
         engine.connect(address)
-        engine.up(bus, broker, workers=workers, ingests=ingests, cpus=cpus, replicas=replicas)
+        engine.up(bus, broker, workers=workers, ingests=ingests, cpus=cpus, replicas=replicas, spares=spares)
     _show(engine.members())
 
 
@@ -57,9 +61,10 @@ def fleet_scale(
     ingests: Ingests = 1,
     cpus: Cpus = 1.0,
     replicas: options.Replicas = 0,
+    spares: Spares = 1,
 ) -> None:
     """Move the partitions to another number of workers; nothing is lost and nothing doubled."""
-    fleet_up(bus, broker, address, workers, ingests, cpus, replicas)
+    fleet_up(bus, broker, address, workers, ingests, cpus, replicas, spares)
 
 
 @fleet.command("status")

@@ -8,6 +8,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -280,10 +281,13 @@ async def test_the_broker_is_restarted(tmp_path: Path, table: list[str]) -> None
 
 
 async def test_a_node_is_gone(nodes: list[Node], tmp_path: Path, table: list[str]) -> None:  # noqa: F811
-    """Devices publish while the node of a worker and of the ingest dies; Ray starts them on the other one."""
+    """Devices publish while the node of the ingest dies, and then while the fleet is scaled to another worker.
+
+    A spare stands in until Ray has all of it running on the other node.
+    """
 
     async def faults(storm: Storm) -> None:
-        await asyncio.sleep(storm.rng.uniform(5.0, 8.0))
+        await asyncio.sleep(storm.rng.uniform(3.0, 5.0))
         running = {member.pid: member.name for member in await asyncio.to_thread(fleet.members)}
         victim = next(
             node for node in nodes[1:] if any(running.get(pid, "").startswith("ingest") for pid in node.pids())
@@ -291,15 +295,22 @@ async def test_a_node_is_gone(nodes: list[Node], tmp_path: Path, table: list[str
         storm.faults.append(storm.now())
         await asyncio.to_thread(victim.kill)
         await storm.heal()
+        assert storm.clients, "the devices had ended before the fleet was whole again"
+        await asyncio.to_thread(up, workers=1, spares=0)
+        assert storm.clients, "the devices had ended before the partitions had moved"
+        storm.faults.append(storm.now())
+        await storm.heal()
 
     async with embedded(tmp_path / "bus") as url, embedded_broker(tmp_path / "broker") as broker, Bus(url) as bus:
         inner = BrokerAddress(broker.host, broker.port, broker.username, broker.password).url()
         outer = BrokerAddress(broker.host, broker.port, broker.device_username, broker.device_password).url()
-        await asyncio.to_thread(fleet.up, url, inner, workers=2, ingests=1)
-        storm = Storm(bus)
-        findings = await played(storm, outer, recordings(), faults)
+        up = partial(fleet.up, url, inner, ingests=1)
+        await asyncio.to_thread(up, workers=2, spares=2)
+        findings = await played(Storm(bus), outer, recordings(), faults)
+        names = [member.name for member in await asyncio.to_thread(fleet.members)]
         await asyncio.to_thread(fleet.down)
-    table.append(findings.line("node of a fleet killed"))
+    table.append(findings.line("node of a fleet killed, fleet scaled"))
     findings.check()
-    assert len(findings.recoveries) == 1
+    assert names == ["ingest-1", "worker-0-63"]
+    assert len(findings.recoveries) == 2
     assert max(findings.recoveries) <= HOST_S
