@@ -128,7 +128,8 @@ async def join_clock(bus: Marks) -> None:
     except BusError:
         return
     if kept is not None:
-        _CLOCK.join(msgspec.msgpack.decode(kept, type=Mark))
+        with contextlib.suppress(msgspec.DecodeError):
+            _CLOCK.join(msgspec.msgpack.decode(kept, type=Mark))
 
 
 def clock_not_before(ms: int) -> None:

@@ -21,8 +21,9 @@ from alerts.archive_files import MISSING
 from alerts.database import open_engine, upgrade
 from alerts.evidence import Evidence, EvidenceBeat, EvidenceMap, EvidenceStore, Feature, stretch_of
 from alerts.model import Kind
-from bus.clock import now_ms
+from bus.clock import join_clock, now_ms
 from bus.messages import DEFAULT_PARTITIONS, AlarmEvent, partition_of
+from bus.streams import Bus
 from dsp.layout import FS
 from dsp.spectrogram import BINS, HOP
 from ingest.recordings import Recording
@@ -233,6 +234,7 @@ def cut_due(
 
 
 async def examine(
+    bus_url: str,
     history: str,
     recordings: Path,
     partitions: Collection[int],
@@ -246,6 +248,8 @@ async def examine(
 
     Parameters
     ----------
+    bus_url : str
+        Address of the bus, for the time alone.
     history : str
         Address of the history database.
     recordings : Path
@@ -263,6 +267,9 @@ async def examine(
     with contextlib.suppress(OSError):
         # Nobody waits for it: the live path goes first.
         os.nice(10)
+    # By another time than that of the recorder strips would be cut before they are recorded, or hours late.
+    async with Bus(bus_url) as bus:
+        await join_clock(bus)
     engine = open_engine(history)
     store, archive = EvidenceStore(engine), Archive(history, recordings)
     counters, ready, wait, failing = Counters(), False, poll_s, ""

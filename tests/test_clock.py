@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
+import msgspec
 import pytest
+import stories
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +17,7 @@ from bus.clock import OLD_S, SLEW, Mark, SteadyClock, join_clock, now_ms, share_
 from bus.server import embedded
 from bus.streams import Bus
 from bus.tasks import end
+from rhythmwatch.evidencing import examine
 
 T0 = 1_760_000_000_000
 HOUR_MS = 3_600_000
@@ -129,3 +133,28 @@ async def test_processes_share_their_time_by_the_bus(tmp_path: Path, monkeypatch
     assert second.mark() == first.mark()
     async with Bus(url, timeout_s=0.1) as bus:
         await join_clock(bus)
+
+
+@pytest.mark.services
+async def test_the_evidence_process_goes_on_by_the_time_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started after a step, it knows no other time than the recorder whose strips it cuts; a bad mark says nothing."""
+    machine = Machine()
+    first = machine.clock()
+    machine.ahead_ms = 5 * HOUR_MS
+    second, third = machine.clock(), machine.clock()
+    stop = asyncio.Event()
+    stop.set()
+    history, recordings = f"sqlite:///{tmp_path / 'h.db'}", tmp_path / "recordings"
+    monkeypatch.setattr(os, "nice", lambda by: by)
+    async with embedded(tmp_path / "bus") as url, Bus(url) as bus:
+        await bus.put_clock(bus_clock._MACHINE, msgspec.msgpack.encode(first.mark()))
+        monkeypatch.setattr(bus_clock, "_CLOCK", second)
+        assert second.mark().ms - first.mark().ms > 4 * HOUR_MS
+        await examine(url, history, recordings, range(64), stories.models(), stop)
+        assert second.mark() == first.mark()
+        await bus.put_clock(bus_clock._MACHINE, b"\x92\x01")
+        monkeypatch.setattr(bus_clock, "_CLOCK", third)
+        await join_clock(bus)
+    assert third() - first() > 4 * HOUR_MS

@@ -241,6 +241,7 @@ def notifier(
 
 
 def evidence(
+    bus: options.BusUrl = BUS,
     history: options.HistoryUrl = HISTORY,
     recordings: options.Recordings = RECORDINGS,
     models: options.ModelsFolder = None,
@@ -257,7 +258,9 @@ def evidence(
     ensure_kernels()
     with options.one_line_errors(ModelError, ValueError, StoreError, OSError):
         chosen, loaded = options.partition_range(partitions), load_models(models)
-        run_until_stopped("evidence", lambda stop: examine(history, recordings, chosen, loaded, stop, metrics=metrics))
+        run_until_stopped(
+            "evidence", lambda stop: examine(bus, history, recordings, chosen, loaded, stop, metrics=metrics)
+        )
 
 
 def web(
