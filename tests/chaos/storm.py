@@ -19,6 +19,8 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from alerts.book import Presence
+from alerts.model import Kind
 from bus.errors import BusError
 from bus.messages import AlarmEvent, BeatEvent, Entry, Event, Inbound, partition_of, unpack_event, unpack_inbound
 from bus.streams import START, Bus, Position, milliseconds
@@ -94,9 +96,17 @@ class Findings(Balance):
     ----------
     recoveries : list of float
         Seconds from each fault until the worker was no more than `LAG_MS` behind.
+    beside : dict of (kind, str) to str
+        Technical alarms that the fold has not, by kind and identity, and how each stood at the end.
     """
 
     recoveries: list[float] = field(default_factory=list)
+    beside: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def check_silence(self) -> None:
+        """Where nothing could come, NO_DATA may have been raised, and nothing else; it ended when data came."""
+        assert {kind for kind, _ in self.beside} <= {Kind.NO_DATA}
+        assert set(self.beside.values()) <= {Presence.OFF}
 
     def line(self, name: str) -> str:
         """Row of the table."""
@@ -123,11 +133,12 @@ def ward(data: Path | None) -> tuple[Finite, ...]:
 
 
 @cache
-def undisturbed(data: Path | None) -> tuple[frozenset[BeatKey], frozenset[str]]:
-    """Beats and clinical alarms of the pure fold over the same frames."""
+def undisturbed(data: Path | None) -> tuple[frozenset[BeatKey], frozenset[str], frozenset[str]]:
+    """Beats, clinical alarms and technical alarms of the pure fold over the same frames."""
     pipeline = Pipeline(load_models(), 64, views=False)
     beats: set[BeatKey] = set()
     alarms: set[str] = set()
+    technical: set[str] = set()
     rounds = zip(*(source.frames(EPOCH, 0) for source in ward(data)), strict=True)
     for second, frames in enumerate(rounds):
         entries = [
@@ -137,9 +148,9 @@ def undisturbed(data: Path | None) -> tuple[frozenset[BeatKey], frozenset[str]]:
         for _, event in pipeline.step(entries).events:
             if isinstance(event, BeatEvent):
                 beats.add((event.device, event.sample, event.code))
-            elif isinstance(event, AlarmEvent) and not event.technical:
-                alarms.add(event.id)
-    return frozenset(beats), frozenset(alarms)
+            elif isinstance(event, AlarmEvent):
+                (technical if event.technical else alarms).add(event.id)
+    return frozenset(beats), frozenset(alarms), frozenset(technical)
 
 
 @dataclass
@@ -274,13 +285,13 @@ async def played(
     storm: Storm, devices: str, data: Path | None, faults: Faults, after: Faults | None = None
 ) -> Findings:
     """Play the ward through a chain that runs, whose broker is at `devices`; further as `weather`."""
-    beats, alarms = undisturbed(data)
+    beats, alarms, technical = undisturbed(data)
     watcher = asyncio.create_task(storm.watch())
     troubles = asyncio.ensure_future(faults(storm))
     try:
         await publish(storm, devices, ward(data))
         await troubles
-        got_beats, got_alarms = await drained(storm.bus, beats, alarms)
+        got = await drained(storm.bus, beats, alarms)
         if after is not None:
             await after(storm)
     finally:
@@ -288,12 +299,19 @@ async def played(
         troubles.cancel()
         await asyncio.gather(watcher, troubles, return_exceptions=True)
     recoveries = [healed - fault for fault, healed in zip(storm.faults, storm.healed, strict=False)]
+    got_beats, got_alarms = got.beats, got.alarms
+    # Behind the last sample nothing comes any more, and that is told too.
+    ends = {source.device: (SECONDS - 1) * source.rate for source in ward(data)}
     return Findings(
         len(alarms), len(beats),
         len(alarms - got_alarms.keys()), sum(count - 1 for count in got_alarms.values()),
         len(beats - got_beats.keys()), sum(count - 1 for count in got_beats.values()),
         sorted(map(str, (got_beats.keys() - beats) | (got_alarms.keys() - alarms))),
         recoveries,
+        {
+            (event.kind, event.id): event.presence for event in got.technical.values()
+            if event.id not in technical and event.onset_sample < ends[event.device]
+        },
     )  # fmt: skip
 
 
@@ -320,10 +338,27 @@ async def publish(storm: Storm, devices: str, sources: Sequence[Finite]) -> None
             group.create_task(part(number))
 
 
-async def drained(bus: Bus, beats: frozenset[BeatKey], alarms: frozenset[str]) -> tuple[Counter[BeatKey], Counter[str]]:
+@dataclass
+class Given:
+    """What the events say: how often each beat and clinical alarm began, and the newest of each technical alarm."""
+
+    beats: Counter[BeatKey] = field(default_factory=Counter)
+    alarms: Counter[str] = field(default_factory=Counter)
+    technical: dict[str, AlarmEvent] = field(default_factory=dict)
+
+    def take(self, event: Event) -> None:
+        """Count an event."""
+        if isinstance(event, BeatEvent):
+            self.beats[event.device, event.sample, event.code] += 1
+        elif isinstance(event, AlarmEvent) and event.technical:
+            self.technical[event.id] = event
+        elif isinstance(event, AlarmEvent) and event.revision == 0:
+            self.alarms[event.id] += 1
+
+
+async def drained(bus: Bus, beats: frozenset[BeatKey], alarms: frozenset[str]) -> Given:
     """Read the events until all that is awaited is there, or for `DRAIN_S`."""
-    got_beats: Counter[BeatKey] = Counter()
-    got_alarms: Counter[str] = Counter()
+    given = Given()
     cursors: dict[int, Position] = dict.fromkeys(range(bus.partitions), START)
     until = time.monotonic() + DRAIN_S
     while time.monotonic() < until:
@@ -334,14 +369,7 @@ async def drained(bus: Bus, beats: frozenset[BeatKey], alarms: frozenset[str]) -
         for partition, records in batches:
             cursors[partition] = records[-1].position
             for record in records:
-                _count(unpack_event(record.data), got_beats, got_alarms)
-        if not batches and beats <= got_beats.keys() and alarms <= got_alarms.keys():
+                given.take(unpack_event(record.data))
+        if not batches and beats <= given.beats.keys() and alarms <= given.alarms.keys():
             break
-    return got_beats, got_alarms
-
-
-def _count(event: Event, beats: Counter[BeatKey], alarms: Counter[str]) -> None:
-    if isinstance(event, BeatEvent):
-        beats[event.device, event.sample, event.code] += 1
-    elif isinstance(event, AlarmEvent) and event.revision == 0 and not event.technical:
-        alarms[event.id] += 1
+    return given

@@ -36,7 +36,7 @@ pytest_plugins = ["storm_table"]
 pytestmark = [pytest.mark.services, pytest.mark.timeout(420)]
 PROCESS_S = 5.0
 HOST_S = 20.0
-CUT_S = 10.0
+CUT_OVER_S = 10.0
 FULL_S = 8.0
 RESTARTS = 3
 _NUMBERS = count(os.getpid() % 200)
@@ -136,9 +136,9 @@ def far_broker(folder: Path, address: str) -> list[str]:
     return ["mosquitto", "-c", str(folder / "broker.conf")]
 
 
-@pytest.mark.parametrize("part", ["bus", "broker"])
-async def test_the_network_is_cut(part: str, host: Host, tmp_path: Path, table: list[str]) -> None:
-    """The bus or the broker lies on another host that can't be reached for 10 s."""
+@pytest.mark.parametrize(("part", "seconds"), [("bus", 10), ("broker", 10), ("broker", 30)])
+async def test_the_network_is_cut(part: str, seconds: int, host: Host, tmp_path: Path, table: list[str]) -> None:
+    """The bus or the broker lies on another host that can't be reached: what was held up is judged as ever."""
     folder = tmp_path / "far"
     folder.mkdir()
     command = (far_bus if part == "bus" else far_broker)(folder, host.address)
@@ -147,7 +147,7 @@ async def test_the_network_is_cut(part: str, host: Host, tmp_path: Path, table: 
     async def faults(storm: Storm) -> None:
         await asyncio.sleep(storm.rng.uniform(5.0, 8.0))
         host.cut(True)
-        await asyncio.sleep(CUT_S)
+        await asyncio.sleep(seconds)
         host.cut(False)
         storm.faults.append(storm.now())
         await storm.heal()
@@ -161,10 +161,11 @@ async def test_the_network_is_cut(part: str, host: Host, tmp_path: Path, table: 
         findings = await weather(tmp_path, recordings(), faults, station=station)
     finally:
         await stop(server)
-    table.append(findings.line(f"network to the {part} cut for {CUT_S:.0f} s"))
+    table.append(findings.line(f"network to the {part} cut for {seconds} s"))
     findings.check()
+    findings.check_silence()
     assert len(findings.recoveries) == 1
-    assert max(findings.recoveries) <= HOST_S - CUT_S
+    assert max(findings.recoveries) <= CUT_OVER_S
 
 
 # --- the disk is full ------------------------------------------------------------------------------------------------
