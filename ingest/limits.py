@@ -6,6 +6,7 @@ flagged. Stored data is let through within the rate (`ingest.pacing`), so that n
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Final
 
@@ -91,6 +92,19 @@ class Quotas:
     def __init__(self, limits: DeviceLimits) -> None:
         self.limits = limits
         self._shares: OrderedDict[str, _Share] = OrderedDict()
+        self._swept_s = -math.inf
+
+    def __len__(self) -> int:
+        """Shares that are kept."""
+        return len(self._shares)
+
+    @property
+    def full_after_s(self) -> float:
+        """Seconds of silence after which a share is whole again, and needs not be kept."""
+        limits, signal = self.limits, SIGNAL_BURST_S / SIGNAL_SPEED
+        if limits.messages <= 0:
+            return signal
+        return max(signal, limits.message_burst / limits.messages, limits.byte_burst / limits.bytes, FLAG_AGAIN_S)
 
     def take(self, device: str, size: int, now_s: float) -> bool:
         """Take a message of `size` bytes; False if it is too much.
@@ -108,12 +122,7 @@ class Quotas:
         if limits.messages <= 0:
             return True
         share = self._share(device, now_s)
-        passed = now_s - share.at
-        if passed > 0:
-            share.messages = min(limits.message_burst, share.messages + passed * limits.messages)
-            share.bytes = min(limits.byte_burst, share.bytes + passed * limits.bytes)
-            share.signal = min(SIGNAL_BURST_S, share.signal + passed * SIGNAL_SPEED)
-            share.at = now_s
+        self._refill(share, now_s)
         if share.messages < 1 or share.bytes < size:
             share.refused += 1
             return False
@@ -124,6 +133,7 @@ class Quotas:
     def take_signal(self, device: str, seconds: float, now_s: float) -> bool:
         """Take seconds of live signal that was taken already; False if more came than can have passed."""
         share = self._share(device, now_s)
+        self._refill(share, now_s)
         if share.signal < seconds:
             return False
         share.signal -= seconds
@@ -145,9 +155,27 @@ class Quotas:
         share.refused = 0
         return True
 
+    def _refill(self, share: _Share, now_s: float) -> None:
+        passed = now_s - share.at
+        if passed > 0:
+            limits = self.limits
+            share.messages = min(limits.message_burst, share.messages + passed * limits.messages)
+            share.bytes = min(limits.byte_burst, share.bytes + passed * limits.bytes)
+            share.signal = min(SIGNAL_BURST_S, share.signal + passed * SIGNAL_SPEED)
+            share.at = now_s
+
+    def _sweep(self, now_s: float) -> None:
+        """Forget the shares of devices that have been silent until theirs was whole again."""
+        self._swept_s = now_s
+        before_s = now_s - self.full_after_s
+        for device in [device for device, share in self._shares.items() if share.at < before_s]:
+            del self._shares[device]
+
     def _share(self, device: str, now_s: float) -> _Share:
         share = self._shares.get(device)
         if share is None:
+            if now_s - self._swept_s >= self.full_after_s:
+                self._sweep(now_s)
             share = self._shares[device] = _Share(self.limits, now_s)
             if len(self._shares) > MOST_DEVICES:
                 self._shares.popitem(last=False)

@@ -304,7 +304,10 @@ class Subscriber:
             self.counts["clocks"] += 1
             return None
         if kind == "meta":
-            self._rates[device] = decode_meta(payload).rate
+            rate = decode_meta(payload).rate
+            if device not in self._rates and len(self._rates) >= _STREAMS:
+                del self._rates[next(iter(self._rates))]
+            self._rates[device] = rate
             self.counts["meta"] += 1
             return None
         frame_of_strap = self._strap(route, message, now_s, items)

@@ -59,6 +59,22 @@ def test_a_device_within_its_rate_is_never_refused():
         assert quotas.take_signal("quiet", 1.0, float(second))
 
 
+def test_the_share_of_a_silent_device_is_not_kept():
+    """A share that is whole again goes as others come; one that is not, or is in use, stays."""
+    quotas = Quotas(DeviceLimits())
+    whole_s = quotas.full_after_s
+    for number in range(1_000):
+        quotas.take(f"gone-{number}", 600, float(number))
+    assert quotas.take_signal("spent", SIGNAL_BURST_S, 1_000.0)
+    quotas.take("used", 600, 1_000.0 + whole_s)
+    quotas.take("new", 600, 1_001.0 + whole_s)
+    assert len(quotas) == 3
+    assert not quotas.take_signal("spent", SIGNAL_BURST_S, 999.0 + whole_s)
+    quotas.take("newest", 600, 1_000.0 + 3 * whole_s)
+    assert len(quotas) == 1
+    assert quotas.take_signal("spent", SIGNAL_BURST_S, 1_000.0 + 3 * whole_s)
+
+
 def test_flags_come_now_and_then_and_shutting_out_after_many():
     """A flag is repeated after a while only; a device must go once it was refused so often, and counts anew."""
     quotas = Quotas(DeviceLimits(messages=1, message_burst=1, shut_after=5))
