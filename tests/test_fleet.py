@@ -26,6 +26,7 @@ pytestmark = pytest.mark.timeout(600)
 PATIENTS = [f"bed-{number}" for number in range(12)]
 SECONDS = 35
 DEADLINE_S = 120.0
+WITH_SPARE = [("spare-1", "running"), ("worker-0-63", "running")]
 # A dead node is noticed after about 3 s; Ray's own checks take about 17.
 FAST = {
     "RAY_health_check_initial_delay_ms": "500",
@@ -135,10 +136,13 @@ async def until(condition: Callable[[list[fleet.Member]], bool]) -> list[fleet.M
 
 
 async def test_nodes_die_and_ranges_move(nodes: list[Node], tmp_path: Path) -> None:
-    """Two workers, one's node killed, then three, then one: the events are those of an undisturbed fold, once each."""
+    """Two workers, one's node killed, then three, then one that is killed beside a spare, which stands in for it.
+
+    The events are those of an undisturbed fold, once each.
+    """
     async with embedded(tmp_path / "bus") as url, Bus(url) as bus:
         await append(bus, 0, 9)
-        await asyncio.to_thread(fleet.up, url, "", workers=2, ingests=0)
+        await asyncio.to_thread(fleet.up, url, "", workers=2, ingests=0, spares=0)
         await drained(bus)
         members = await until(lambda found: {member.state for member in found} == {"running"})
         assert {member.name for member in members} == {"worker-0-31", "worker-32-63"}
@@ -146,14 +150,19 @@ async def test_nodes_die_and_ranges_move(nodes: list[Node], tmp_path: Path) -> N
         victim.kill()
         await append(bus, 9, 18)
         await drained(bus)
-        await asyncio.to_thread(fleet.up, url, "", workers=3, ingests=0)
+        await asyncio.to_thread(fleet.up, url, "", workers=3, ingests=0, spares=0)
         await append(bus, 18, 27)
         await drained(bus)
         await until(lambda found: len(found) == 3)
         await asyncio.to_thread(fleet.up, url, "", workers=1, ingests=0)
-        await append(bus, 27, SECONDS)
+        await append(bus, 27, 31)
         await drained(bus)
-        await until(lambda found: [(member.name, member.state) for member in found] == [("worker-0-63", "running")])
+        members = await until(lambda found: [(m.name, m.state) for m in found] == WITH_SPARE)
+        killed = members[1].pid
+        os.kill(killed, signal.SIGKILL)
+        await append(bus, 31, SECONDS)
+        await drained(bus)
+        await until(lambda found: [(m.name, m.state) for m in found] == WITH_SPARE and found[1].pid != killed)
         await asyncio.to_thread(fleet.down)
         await until(lambda found: found == [])
         got: Counter[bytes] = Counter()
