@@ -17,6 +17,9 @@ from bus.streams import Bus
 
 START_S: Final = 20.0
 """Long enough to read an append-only file of some GB."""
+NODE_BYTES: Final = 65_536
+NODE_ENTRIES: Final = 128
+"""Streams are trimmed by whole nodes, so that each keeps up to one more: of ticks alone that should be some minutes."""
 _SOCKET_PATH_MAX: Final = 100
 """The kernel takes 107 bytes; macOS 103."""
 
@@ -84,7 +87,7 @@ async def embedded(
         command = [
             *(program, "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"),
             *("--dir", str(data_dir), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
-            *("--stream-node-max-bytes", "65536", "--stream-node-max-entries", "1000"),
+            *("--stream-node-max-bytes", str(NODE_BYTES), "--stream-node-max-entries", str(NODE_ENTRIES)),
             *("--maxmemory", f"{memory_mb}mb", "--maxmemory-policy", "noeviction"),
             *("--daemonize", "no", "--loglevel", "warning", "--logfile", ""),
         ]

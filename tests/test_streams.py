@@ -20,7 +20,8 @@ from bus.errors import (
     RewoundError,
     ServerError,
 )
-from bus.server import embedded, find_server
+from bus.messages import Entry, Inbound, pack_inbound
+from bus.server import NODE_ENTRIES, embedded, find_server
 from bus.streams import START, Bus, Checkpoint, Commit, key
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -157,6 +158,15 @@ async def test_trim_and_stats(bus: Bus):
     used, limit = await bus.memory()
     assert used > 0
     assert limit == 0
+
+
+async def test_a_partition_without_patients_keeps_few_ticks(bus: Bus):
+    """Entries are so small that a node of many bytes would hold an hour of them; what is done goes all the same."""
+    tick = pack_inbound(Inbound(Entry.TICK, 1_760_000_000_000, "", b""))
+    positions = await bus.append_in([(0, tick) for _ in range(1000)])
+    await bus.trim(0, positions[-1])
+    (stats,) = await bus.stats([0])
+    assert stats.entries <= NODE_ENTRIES
 
 
 async def test_views_are_kept_short(tmp_path: Path):
