@@ -328,7 +328,9 @@ class FleetClient:
         self, client: aiomqtt.Client, message: _Message, number: int | None, slots: asyncio.Semaphore
     ) -> None:
         # Tasks start in the order in which they were made, and a publish is queued before its first wait: order holds.
-        properties = self._expiring if self._mqtt5 and not message.retain else None
+        # Stored frames are for the history, however long they wait.
+        lasts = message.retain or message.topic.endswith("/backfill")
+        properties = self._expiring if self._mqtt5 and not lasts else None
         await client.publish(message.topic, message.payload, qos=1, retain=message.retain, properties=properties)
         slots.release()
         if number is not None:

@@ -82,8 +82,11 @@ def decode_event(payload: bytes) -> DeviceNote:
 
 
 def clock_answer(asked_ms: float, server_ms: int) -> bytes:
-    """Answer to a device that told its clock: both clocks, from which it knows how far its own is off."""
-    return msgspec.json.encode({"name": "clock", "asked_ms": asked_ms, "server_ms": server_ms})
+    """Answer to a device that told its clock: both clocks, from which it knows how far its own is off.
+
+    It says as well that stored frames are answered (`stored_answer`).
+    """
+    return msgspec.json.encode({"name": "clock", "asked_ms": asked_ms, "server_ms": server_ms, "stored": True})
 
 
 def stored_answer(frames: Iterable[tuple[int, int]]) -> bytes:

@@ -1,8 +1,9 @@
-"""The device that forgets nothing: every frame is on disk before it is sent, and goes when the broker has it.
+"""The device that forgets nothing: every frame is on disk before it is sent, and goes when it was delivered.
 
 What is measured while there is a connection, and for a few seconds after it broke, goes out live on ``ecg``. What
-could not is sent on ``backfill``, in order, while live frames go on. A restart, or a power cut, continues with what is
-on the disk. What was sent but perhaps not acknowledged is sent again; receivers drop what they had.
+could not is sent on ``backfill``, in order, while live frames go on. A live frame is delivered when the broker has it,
+a stored one when the service has (`ingest.answers`). A restart, or a power cut, continues with what is on the disk.
+What was sent but perhaps not delivered is sent again; receivers drop what they had.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
 import msgspec
 
+from ingest.answers import ASK_S, Answers
 from ingest.codecs import encode_frame
 from ingest.device import Connection, DeviceClient, DeviceMeta, PublishStats
 from ingest.frame import Frame
@@ -66,6 +68,8 @@ class _Answer(msgspec.Struct):
     name: str
     asked_ms: float = 0.0
     server_ms: float = 0.0
+    stored: bool = False
+    frames: list[tuple[int, int]] = []
 
 
 class StoringDevice:
@@ -83,8 +87,10 @@ class StoringDevice:
         Frames that may wait for a connection and still go out live.
     close_s : float
         How long leaving the block may take to send what is left, s; what remains is sent next time.
+    ask_s : float
+        How long stored frames wait after a connect until the service says whether it answers them, s.
     on_command : callable, optional
-        Called with the payload of each message on ``commands`` but the clock's.
+        Called with the payload of each message on ``commands`` but the answers of the service.
     wall : callable
         Own clock, ms since the Unix epoch.
     jitter : callable
@@ -104,6 +110,7 @@ class StoringDevice:
         *,
         live_frames: int = LIVE_FRAMES,
         close_s: float = 5.0,
+        ask_s: float = ASK_S,
         on_command: Callable[[bytes], None] | None = None,
         wall: Callable[[], float] = lambda: time.time() * 1000,
         jitter: Callable[[], float] = random.random,
@@ -122,6 +129,7 @@ class StoringDevice:
         )
         self._acknowledged: set[int] = set()
         self._handed: set[int] = set()
+        self._answers = Answers(ask_s)
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -132,7 +140,7 @@ class StoringDevice:
 
     @property
     def stored(self) -> int:
-        """Frames on the disk that the broker has not acknowledged."""
+        """Frames on the disk that are not delivered."""
         return self._journal.last - self._journal.delivered - len(self._acknowledged)
 
     def offer(self, frame: Frame) -> bool:
@@ -175,7 +183,7 @@ class StoringDevice:
             self._client.note(self._device, name, value)
 
     async def drain(self) -> None:
-        """Wait until the broker has acknowledged all that is on the disk."""
+        """Wait until all that is on the disk is delivered."""
         while self.stored:
             self._changed.clear()
             await self._changed.wait()
@@ -204,11 +212,23 @@ class StoringDevice:
     def _hand(self, leaf: str, kept: Kept) -> None:
         number = kept.number
         self._handed.add(number)
-        self._client.hand(self._device, leaf, kept.payload, lambda: self._done(number))
+        if leaf == "backfill":
+            self._answers.sent(number, kept.payload, time.monotonic())
+        self._client.hand(self._device, leaf, kept.payload, lambda: self._taken(number))
+
+    def _taken(self, number: int) -> None:
+        """Note what the broker has: it is delivered unless an answer is to come."""
+        self._handed.discard(number)
+        if self._answers.given and number in self._answers:
+            self._changed.set()
+        else:
+            self._done(number)
 
     def _done(self, number: int) -> None:
-        """Note what the broker has; the journal is told how far everything was delivered."""
-        self._handed.discard(number)
+        """Note what was delivered; the journal is told how far everything was."""
+        self._answers.end(number)
+        if number <= self._journal.delivered:
+            return
         self._acknowledged.add(number)
         low = self._journal.delivered
         while low + 1 in self._acknowledged:
@@ -220,18 +240,22 @@ class StoringDevice:
     async def _backfill(self) -> None:
         """Send what never went out live, oldest first, a few at a time, whenever there is a connection."""
         last = self._journal.delivered
+        connects = 0
         while True:
             await self._client.connected()
+            if self._begins_anew(connects):
+                connects, last = self._client.stats.connects, self._journal.delivered
+                self._answers.connected(self._handed, time.monotonic())
             newest = self._journal.last
             chunk = self._journal.read(last, _CHUNK) if newest > last else []
             for kept in chunk:
-                if kept.number <= last or kept.number in self._handed or kept.number in self._acknowledged:
+                if kept.number <= last or self._is_known(kept.number):
                     last = max(last, kept.number)
                     continue
-                while not self._client.is_connected or self._client.waiting >= self._live + BACKLOG_INFLIGHT:
-                    self._changed.clear()
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._changed.wait(), _IDLE_S)
+                while not self._has_room() and not self._begins_anew(connects):
+                    await self._change()
+                if self._begins_anew(connects):
+                    break
                 self._skip(last, kept.number)
                 last = kept.number
                 self._hand("backfill", kept)
@@ -239,13 +263,33 @@ class StoringDevice:
                 self._skip(last, newest + 1)
                 last = newest
                 if self._journal.last == newest:
-                    self._changed.clear()
-                    await self._changed.wait()
+                    await self._change()
+
+    def _begins_anew(self, connects: int) -> bool:
+        """Whether what was not answered must be sent again."""
+        return self._client.stats.connects != connects or self._answers.stalled(time.monotonic())
+
+    def _is_known(self, number: int) -> bool:
+        """Whether a record was sent and nothing is to be done about it now."""
+        return number in self._handed or number in self._acknowledged or number in self._answers
+
+    def _has_room(self) -> bool:
+        """Whether another stored frame may be sent now."""
+        client = self._client
+        free = client.is_connected and client.waiting < self._live + BACKLOG_INFLIGHT
+        return free and self._answers.may(time.monotonic())
+
+    async def _change(self) -> None:
+        """Wait until something has changed, or a moment: not all is told."""
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_IDLE_S):
+                await self._changed.wait()
 
     def _skip(self, after: int, until: int) -> None:
         """Count numbers between two as done that no whole record has any more (damaged, or dropped for newer ones)."""
         for number in range(max(after, self._journal.delivered) + 1, until):
-            if number not in self._handed and number not in self._acknowledged:
+            if not self._is_known(number):
                 self._done(number)
 
     async def _ask_time(self) -> None:
@@ -254,11 +298,21 @@ class StoringDevice:
             self._client.note(self._device, "clock", self._wall())
             await asyncio.sleep(_CLOCK_S)
 
+    def _deliver(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._done(number)
+        self._changed.set()
+
     def _command(self, _: str, payload: bytes) -> None:
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             answer = msgspec.json.decode(payload, type=_Answer)
             if answer.name == "clock":
                 self.clock.observe(answer.asked_ms, answer.server_ms, self._wall())
+                done = self._answers.say(answer.stored)
+                self._deliver(number for number in done if number not in self._handed)
+                return
+            if answer.name == "stored":
+                self._deliver(self._answers.take(answer.frames, time.monotonic()))
                 return
         if self._on_command is not None:
             self._on_command(payload)

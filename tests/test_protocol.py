@@ -13,7 +13,7 @@ import yaml
 from ingest.accounts import READS, WRITES
 from ingest.codecs import decode
 from ingest.frame import FrameError
-from ingest.notes import clock_answer, decode_event, decode_meta, decode_status
+from ingest.notes import clock_answer, decode_event, decode_meta, decode_status, stored_answer
 from ingest.straps import decode_movesense, decode_polar
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,10 +82,11 @@ def test_a_vector_with_one_bit_altered_is_refused():
             decode(payload[:at] + bytes([payload[at] ^ 1]) + payload[at + 1 :])
 
 
-def test_the_answer_for_the_time_is_that_of_the_page():
-    """What ingest answers is the vector of ``commands``."""
-    body = next(vector[3] for vector in VECTORS if vector[0] == "commands")
-    assert clock_answer(1700000000000.0, 1700000000250) == body.encode()
+def test_the_answers_are_those_of_the_page():
+    """What ingest answers are the vectors of ``commands``."""
+    clock, stored = (vector[3] for vector in VECTORS if vector[0] == "commands")
+    assert clock_answer(1700000000000.0, 1700000000250) == clock.encode()
+    assert stored_answer([(1700000000000, 4), (1700000000000, 5)]) == stored.encode()
 
 
 def test_every_reason_is_written_down():

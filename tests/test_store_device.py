@@ -33,7 +33,7 @@ META = DeviceMeta("bed-1", 5, 250.0, ("MLII",), 200.0)
 
 
 def device(connection: Connection, journal: Journal, **options: float) -> StoringDevice:
-    return StoringDevice(connection, META, journal, live_frames=5, jitter=lambda: 0.0, **options)
+    return StoringDevice(connection, META, journal, live_frames=5, jitter=lambda: 0.0, **{"ask_s": 0.0, **options})
 
 
 def sequence(got: list[aiomqtt.Message], leaf: str) -> list[int]:
