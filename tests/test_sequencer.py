@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.clock import StreamClock
+from ingest.clock import LATE_SLEW, STEADY_S, StreamClock
 from ingest.frame import Frame
 from ingest.sequencer import PAUSE_MS, QUIET_MS, WINDOW_FRAMES, WINDOW_MS, Gap, Late, NewEpoch, Run, Sequencer, Step
 
@@ -287,3 +287,36 @@ def test_the_stream_clock_finds_the_origin_behind_jitter():
     for second in range(202, 222):
         clock.observe(second * 250, 1_000_000 + 222_000)
     assert abs(clock.ms(0) - before) <= 25
+
+
+def held_up(seconds: int, cut_s: int, a_second: int) -> StreamClock:
+    """Observe frames of a second, which none come for `cut_s` from 20 s on and then `a_second` until none waits."""
+    clock = StreamClock()
+    clock.start(RATE, 250, 1_001_000)
+    free_ms = 1_000_000 + (20 + cut_s) * 1000
+    for second in range(2, seconds):
+        due_ms = 1_000_000 + second * 1000
+        arrived = due_ms if second <= 20 else max(due_ms, free_ms + (second - 20) * 1000 // a_second)
+        clock.observe(second * 250, arrived)
+        # A backlog worked off at twice real time is twice as long as the cut.
+        assert abs(clock.ms(second * 250) - due_ms) <= 2 * cut_s * 1000 * LATE_SLEW + 1
+    return clock
+
+
+def test_what_a_cut_network_held_up_keeps_its_time():
+    """A backlog of more than half a minute, worked off slowly or at once, is dated when its samples were taken."""
+    for cut_s in (10, 30, 45, 100):
+        for a_second in (2, 50):
+            assert held_up(300, cut_s, a_second).late_ms == 0
+
+
+def test_a_device_that_slept_goes_on_at_the_time_of_the_wall():
+    """An index that stood still for a minute is found out by frames that stay as late, one of ten minutes at once."""
+    clock = StreamClock()
+    clock.start(RATE, 250, 1_001_000)
+    for second in range(2, 40):
+        clock.observe(second * 250, 1_000_000 + (second + 60 * (second > 20)) * 1000)
+        assert (clock.ms(second * 250) > 1_050_000) == (second > 20 + STEADY_S)
+    assert clock.ms(39 * 250) == pytest.approx(1_099_000, abs=100)
+    clock.observe(40 * 250, 1_700_000)
+    assert clock.ms(40 * 250) == 1_700_000
