@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, TypeAlias
 
 from redis.asyncio import Redis
@@ -14,20 +15,24 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 Command: TypeAlias = Sequence[bytes | str | int]
 
 
-def pack_command(command: Command) -> bytes:
-    """Lay a command out as the server reads it (RESP)."""
-    parts = [part if isinstance(part, bytes) else str(part).encode() for part in command]
-    return b"".join((b"*%d\r\n" % len(parts), *(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)))
+def pack_command(command: Command) -> list[bytes]:
+    """Lay a command out as the server reads it (RESP), in pieces, so that a large part is not copied here."""
+    pieces = [b"*%d" % len(command)]
+    for part in command:
+        data = part if isinstance(part, bytes) else str(part).encode()
+        pieces += (b"\r\n$%d\r\n" % len(data), data)
+    pieces.append(b"\r\n")
+    return pieces
 
 
-async def burst(client: Redis, packed: Sequence[bytes], timeout_s: float) -> list[Any]:
+async def burst(client: Redis, packed: Sequence[Sequence[bytes]], timeout_s: float) -> list[Any]:
     """Send commands over one connection and wait for all answers, as they are.
 
     Parameters
     ----------
     client : Redis
         Whose connection is taken.
-    packed : sequence of bytes
+    packed : sequence of sequence of bytes
         As of `pack_command`.
     timeout_s : float
         For all of it.
@@ -44,7 +49,7 @@ async def burst(client: Redis, packed: Sequence[bytes], timeout_s: float) -> lis
     try:
         # One limit for all: one for each answer costs more than to read it.
         async with asyncio.timeout(timeout_s):
-            await connection.send_packed_command(b"".join(packed), check_health=False)
+            await connection.send_packed_command(b"".join(chain.from_iterable(packed)), check_health=False)
             for _ in packed:
                 try:
                     answers.append(await connection.read_response(timeout=math.inf))

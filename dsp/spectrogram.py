@@ -24,6 +24,8 @@ BINS: Final = 24
 RING: Final = 128
 """Columns kept a patient: 4.1 s."""
 HALF: Final = WINDOW // 2
+KEPT: Final = HOP * RING + WINDOW
+"""Samples kept a patient: those that the columns of the ring were made of."""
 BASELINE_HZ: Final = 0.5
 _SWITCHED: Final = int(Flag.SWITCHED)
 
@@ -35,12 +37,14 @@ STATE: Final = np.dtype(
         ("primed", np.bool_),
         ("z1", np.float64),  # memory of the baseline filter
         ("z2", np.float64),
-        ("tail", np.float32, (WINDOW,)),  # last samples, without baseline
+        ("x", np.float32, (KEPT,)),  # last samples, without baseline; sample i lies in i % KEPT
         ("re", np.float32, (RING, BINS)),  # column c lies in row c % RING
         ("im", np.float32, (RING, BINS)),
     ],
     align=True,
 )
+KNOWN: Final = int(STATE.fields["re"][1])  # type: ignore[index]
+"""Bytes of a state that a checkpoint needs; `rebuild` makes the ring of columns again."""
 
 
 def _tables() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -114,6 +118,24 @@ def reset(states: NDArray[Any], slots: NDArray[np.int64], start: NDArray[np.int6
 
 
 @kernel
+def _column(y: Any, mid: int, cosine: Any, sine: Any, out_re: Any, out_im: Any) -> None:
+    for b in range(BINS):
+        out_re[b] = np.float32(0.0)
+        out_im[b] = np.float32(0.0)
+    for m in range(0, HALF, 4):  # four at once: a load and a store of the sums for four products
+        l0, l1, l2, l3 = y[mid - m], y[mid - m - 1], y[mid - m - 2], y[mid - m - 3]
+        r0, r1, r2, r3 = y[mid + m], y[mid + m + 1], y[mid + m + 2], y[mid + m + 3]
+        e0, e1, e2, e3 = r0 + l0, r1 + l1, r2 + l2, r3 + l3
+        t0, t1, t2, t3 = cosine[m], cosine[m + 1], cosine[m + 2], cosine[m + 3]
+        for b in range(BINS):
+            out_re[b] += (e0 * t0[b] + e1 * t1[b]) + (e2 * t2[b] + e3 * t3[b])
+        o0, o1, o2, o3 = r0 - l0, r1 - l1, r2 - l2, r3 - l3
+        t0, t1, t2, t3 = sine[m], sine[m + 1], sine[m + 2], sine[m + 3]
+        for b in range(BINS):
+            out_im[b] += (o0 * t0[b] + o1 * t1[b]) + (o2 * t2[b] + o3 * t3[b])
+
+
+@kernel
 def _step(
     states: Any,
     slots: Any,
@@ -135,7 +157,11 @@ def _step(
         n = offsets[i + 1] - offsets[i]
         if n == 0:
             continue
-        y[:WINDOW] = s.tail
+        kept = s.x
+        at = (s.seen - WINDOW) % KEPT
+        for k in range(WINDOW):
+            y[k] = kept[at]
+            at = at + 1 if at + 1 < KEPT else 0
         z1, z2 = s.z1, s.z2
         for k in range(n):
             v = np.float64(x[offsets[i] + k])
@@ -146,6 +172,8 @@ def _step(
             z1 = B1 * v - A1 * out + z2
             z2 = B2 * v - A2 * out
             y[WINDOW + k] = out
+            kept[at] = y[WINDOW + k]
+            at = at + 1 if at + 1 < KEPT else 0
         s.z1, s.z2 = z1, z2
         base = s.seen - WINDOW  # sample of y[0]
         ring_re, ring_im = s.re, s.im
@@ -154,25 +182,11 @@ def _step(
             mid = HOP * c - base
             row = columns[i] + j
             out_re, out_im = re[row], im[row]
-            for b in range(BINS):
-                out_re[b] = np.float32(0.0)
-                out_im[b] = np.float32(0.0)
-            for m in range(0, HALF, 4):  # four at once: a load and a store of the sums for four products
-                l0, l1, l2, l3 = y[mid - m], y[mid - m - 1], y[mid - m - 2], y[mid - m - 3]
-                r0, r1, r2, r3 = y[mid + m], y[mid + m + 1], y[mid + m + 2], y[mid + m + 3]
-                e0, e1, e2, e3 = r0 + l0, r1 + l1, r2 + l2, r3 + l3
-                t0, t1, t2, t3 = cosine[m], cosine[m + 1], cosine[m + 2], cosine[m + 3]
-                for b in range(BINS):
-                    out_re[b] += (e0 * t0[b] + e1 * t1[b]) + (e2 * t2[b] + e3 * t3[b])
-                o0, o1, o2, o3 = r0 - l0, r1 - l1, r2 - l2, r3 - l3
-                t0, t1, t2, t3 = sine[m], sine[m + 1], sine[m + 2], sine[m + 3]
-                for b in range(BINS):
-                    out_im[b] += (o0 * t0[b] + o1 * t1[b]) + (o2 * t2[b] + o3 * t3[b])
+            _column(y, mid, cosine, sine, out_re, out_im)
             ring_re[c % RING] = out_re
             ring_im[c % RING] = out_im
         s.next += columns[i + 1] - columns[i]
         s.seen += n
-        s.tail[:] = y[n : n + WINDOW]
 
 
 def step(states: NDArray[Any], slots: NDArray[np.int64], signal: Signal) -> Columns:
@@ -210,6 +224,32 @@ def step(states: NDArray[Any], slots: NDArray[np.int64], signal: Signal) -> Colu
     im = np.empty_like(re)
     _step(states, slots, signal.x, signal.flags, signal.offsets, columns, re, im, COS, SIN)
     return Columns(columns, first, re, im)
+
+
+@kernel
+def _rebuild(states: Any, slots: Any, cosine: Any, sine: Any) -> None:
+    y = np.empty(KEPT, np.float32)
+    for i in range(slots.size):
+        s = states[slots[i]]
+        kept, ring_re, ring_im = s.x, s.re, s.im
+        for k in range(KEPT):
+            y[k] = kept[(s.seen + k) % KEPT]
+        base = s.seen - KEPT  # sample of y[0]
+        for c in range(max(s.first, s.next - RING), s.next):
+            _column(y, HOP * c - base, cosine, sine, ring_re[c % RING], ring_im[c % RING])
+
+
+def rebuild(states: NDArray[Any], slots: NDArray[np.int64]) -> None:
+    """Make the columns of the ring from the samples that are kept, as they were.
+
+    Parameters
+    ----------
+    states : ndarray of `STATE`
+        Store of records, changed.
+    slots : ndarray of int64, shape (n,)
+        Rows of which the first `KNOWN` bytes are right.
+    """
+    _rebuild(states, slots, COS, SIN)
 
 
 @kernel

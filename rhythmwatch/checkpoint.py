@@ -16,7 +16,7 @@ from ingest.sequencer import Sequencer
 from rhythmwatch.patient import Patient, PatientRecord, Vitals, new_patient
 from rhythmwatch.pipeline import Pipeline
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 
 class CheckpointError(ValueError):

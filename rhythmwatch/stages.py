@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from alerts.model import Peak, Rhythm
 from dsp import frontend, qrs, spectrogram
 from dsp.layout import BLOCK, Peaks, Signal
+from dsp.squeeze import WORD, restore, squeeze
 from inference import features, rhythm
 from rhythmwatch.models import Models
 from rhythmwatch.quantise import loudness, wave_units
@@ -173,13 +174,20 @@ class Stages:
             stage.reset(self._stores[name], rows, np.array([start], np.int64))
 
     def dump(self, slot: int) -> dict[str, bytes]:
-        """Copy the records of a row."""
-        return {name: store[slot].tobytes() for name, store in self._stores.items()}
+        """Copy the records of a row; what can be made again and what is zero is left out."""
+        return {name: squeeze(self._words(name)[slot]) for name in self._stores}
 
     def load(self, slot: int, records: dict[str, bytes]) -> None:
         """Put back what `dump` gave; `ValueError` when a record does not fit."""
-        for name, store in self._stores.items():
-            store[slot] = np.frombuffer(records[name], store.dtype, count=1)[0]
+        for name in self._stores:
+            restore(records[name], self._words(name)[slot])
+        spectrogram.rebuild(self._stores["spectrogram"], np.array([slot], np.int64))
+
+    def _words(self, name: str) -> NDArray[np.uint64]:
+        """View what a checkpoint needs of a store, a row a patient."""
+        store = self._stores[name]
+        known = spectrogram.KNOWN if name == "spectrogram" else store.dtype.itemsize
+        return store.view(np.uint64).reshape(len(store), -1)[:, : known // WORD]
 
     def run(self, chunks: Sequence[Chunk]) -> list[list[Stretch]]:
         """Pass new samples through all stages.
