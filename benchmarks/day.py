@@ -5,8 +5,8 @@ broker, ingest, bus, worker, pages with one wall looking on, historian, notifier
 as fast as the chain carries: who publishes holds back where the worker is more than `AHEAD_S` of signal behind, or a
 reader of the bus more than `HELD_S` of wall time. Resident (RSS), proportional (PSS) and unshared (USS) memory, and
 what the bus has allocated, are looked at each simulated 10 minutes. The base is the first look after an hour, and after
-`--settle` seconds of wall time, since checkpoints and flushes go by the wall. Growth since then above 5 % is a failure,
-and so is a process that was started again, or a day that the chain did not work off.
+`--settle` seconds of wall time, since checkpoints, flushes and ticks go by the wall. Growth since then above 5 % is a
+failure, and so is a process that was started again, or a day that the chain did not work off.
 
 Each simulated hour is told as it ends. With `--looks` every look is written to a file, from which `--report` makes the
 same report again, also of a run that was cut short.
@@ -23,6 +23,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -325,14 +326,14 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=20)
     parser.add_argument("--hours", type=float, default=24.0)
     parser.add_argument("--speed", type=float, default=FASTEST, help=f"times real time at most, up to {FASTEST:.0f}")
-    parser.add_argument("--settle", type=float, default=120.0, help="seconds of wall time before the base")
+    parser.add_argument("--settle", type=float, default=300.0, help="seconds of wall time before the base")
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--looks", type=Path, default=None, help="file for all looks, written as they are taken")
     parser.add_argument("--report", type=Path, default=None, help="report the looks of such a file and play nothing")
     parser.add_argument("--plot", type=Path, default=None, help="file for a picture; needs matplotlib")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    whole = True
+    whole = None
     if given.report is not None:
         looks = read_looks(given.report)
     else:
@@ -343,7 +344,7 @@ def main() -> None:
     hours, wall_s = looks[-1].hours, looks[-1].wall_s
     head = {
         "hours": round(hours, 2), "took_s": round(wall_s), "speed": round(hours * HOUR_S / wall_s, 1),
-        "base_at_h": round(base.hours, 2), "whole": whole,
+        "base_at_h": round(base.hours, 2), "played to its end": whole,
     }  # fmt: skip
     grown = [name for name, one in processes.items() if not one.good]
     if given.json:
@@ -356,7 +357,7 @@ def main() -> None:
         printed.print(
             f"grew beyond {ALLOWED:.0f} % or was started again: {', '.join(grown) or 'none'}", highlight=False
         )
-    sys.exit(0 if whole and not grown else 1)
+    sys.exit(1 if grown or whole is False else 0)
 
 
 def _run(given: argparse.Namespace) -> tuple[list[Look], bool]:
@@ -364,6 +365,9 @@ def _run(given: argparse.Namespace) -> tuple[list[Look], bool]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     os.environ.setdefault("RHYTHMWATCH_LOG_LEVEL", "warning")
     looks = Looks(given.looks)
+    # Whoever started it may have had it ignore the one; asked to end by the other, it takes its processes along too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with tempfile.TemporaryDirectory(prefix="rw-day-", ignore_cleanup_errors=True) as folder:
         try:
             uvloop.run(day(Path(folder), given.data, given.patients, given.hours, min(given.speed, FASTEST), looks))
