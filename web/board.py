@@ -63,7 +63,10 @@ class Board:
 
     def bed(self, patient: str) -> Bed:
         """Give the bed of a patient, made when it is new."""
-        return self.beds.setdefault(patient, Bed())
+        bed = self.beds.get(patient)
+        if bed is None:
+            bed = self.beds[patient] = Bed()
+        return bed
 
     def _heard(self, patient: str) -> Bed:
         bed = self.bed(patient)
