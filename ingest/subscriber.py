@@ -45,7 +45,7 @@ PACE_S: Final = 0.016
 loop cost a batch more than all that is done to its frames."""
 IN_HAND: Final = 2_000
 IN_HAND_BYTES: Final = 64 << 20
-BACKOFF_S: Final = (0.1, 10.0)
+BACKOFF_S: Final = (0.1, 2.0)
 STORE_BACKOFF_S: Final = (0.05, 2.0)
 REPLICATED_S: Final = 10.0
 """After this long without an entry that no replica took: not every batch goes to the server that lacks one."""
@@ -209,12 +209,14 @@ class Subscriber:
         size = len(message.payload)
         if size > MAX_BYTES:
             message.payload, message.oversize, size = b"", size, 0
-        if self._waiting and self._bytes + size > self._in_hand_bytes:
-            if message.qos == 0:
-                self._drop("overflow")
-            else:
-                self.counts["resend"] += 1
-                self._overflow.set()
+        full = bool(self._waiting) and self._bytes + size > self._in_hand_bytes
+        if full and message.qos == 0:
+            self._drop("overflow")
+            return
+        if message.qos and (full or self._overflow.is_set()):
+            # What is left with the broker is overtaken by nothing: the sequencer would not wait for it.
+            self.counts["resend"] += 1
+            self._overflow.set()
             return
         message.server_ms = self._clock()
         self._bytes += size

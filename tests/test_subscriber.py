@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import aiomqtt
@@ -219,6 +220,37 @@ async def test_overflow_is_left_with_the_broker(tmp_path: Path):
                 while seen != set(range(30)):
                     seen = {decode_frame(entry.payload).seq for entry in await entries(bus)}
                     await asyncio.sleep(0.02)
+
+
+@pytest.mark.services
+async def test_overflow_overtakes_nothing(tmp_path: Path):
+    """A short frame that would still fit is left with the broker too, behind the long one that did not."""
+    sizes = [2_000, 50] * 10
+    sent = [replace(frame(seq), samples=np.zeros((size, 1), np.int16)) for seq, size in enumerate(sizes)]
+    async with (
+        embedded(tmp_path / "bus") as url,
+        GatedBus(url) as bus,
+        embedded_broker(tmp_path / "broker", engine="mosquitto") as broker,
+        device(broker) as bed,
+    ):
+        async with running(Subscriber(options(broker), bus)):
+            pass
+        # All of it waits with the broker, and so comes in few pieces.
+        for item in sent:
+            await bed.publish("rw/v1/bed-7/ecg", encode_frame(item), qos=1)
+        subscriber = Subscriber(options(broker), bus, clock=lambda: 77, in_hand_bytes=6_000)
+        task = asyncio.create_task(subscriber.run())
+        try:
+            await until(lambda: subscriber.counts["resend"] > 0)
+            bus.gate.set()
+            came: list[int] = []
+            async with asyncio.timeout(20):
+                while set(came) != set(range(len(sent))):
+                    came = [decode_frame(entry.payload).seq for entry in await entries(bus)]
+                    await asyncio.sleep(0.02)
+        finally:
+            await end([task])
+    assert list(dict.fromkeys(came)) == sorted(set(came))
 
 
 @pytest.mark.services
