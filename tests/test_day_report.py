@@ -1,0 +1,87 @@
+"""The report of a simulated day: who grew is named, also of a run that was cut short."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from io import StringIO
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from rich.console import Console
+
+PATH = Path(__file__).resolve().parent.parent / "benchmarks" / "day_report.py"
+
+
+def load() -> ModuleType:
+    """Load the module, which is no package's."""
+    name = "day_report"
+    spec = importlib.util.spec_from_file_location(name, PATH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+report = load()
+
+
+def course(hours: float, **rss: tuple[int, float]) -> object:
+    """Make a look; a process is its id and its memory."""
+    found = {name: report.Memory(pid, size, size, size, size / 2) for name, (pid, size) in rss.items()}
+    return report.Look(hours, 100 * hours, found)
+
+
+LOOKS = [
+    course(0.5, bus=(1, 10.0), web=(2, 100.0), worker=(3, 200.0)),
+    course(1.0, bus=(1, 20.0), web=(2, 110.0), worker=(3, 200.0)),
+    course(1.5, bus=(1, 30.0), web=(2, 112.0), worker=(3, 200.0)),
+    course(2.2, bus=(1, 21.0), web=(2, 112.0), worker=(3, 200.0)),
+    course(2.8, bus=(1, 21.2), web=(2, 115.0), worker=(4, 200.0)),
+]
+
+
+def test_growth_counts_from_the_first_look_after_an_hour() -> None:
+    """What grew beyond the limit and what was started again is no good; a peak between is told."""
+    base, found = report.judge(LOOKS, 0.0)
+    assert base is LOOKS[1]
+    assert {name: one.good for name, one in found.items()} == {"bus": False, "web": True, "worker": False}
+    assert [found[name].growth for name in ("bus", "web", "worker")] == [6.0, 4.5, 0.0]
+    assert (found["bus"].most_rss, found["bus"].data, found["bus"].data_growth) == (30.0, (10.0, 10.6), 6.0)
+    assert report.judge(LOOKS, 101.0)[0] is LOOKS[2]
+    with pytest.raises(ValueError, match="too short"):
+        report.judge(LOOKS[:2], 0.0)
+
+
+def test_a_process_that_ended_is_no_good() -> None:
+    """It has a size at the base alone, or at the end alone."""
+    ended = [*LOOKS[:4], course(3.0, bus=(1, 20.0), late=(5, 7.0))]
+    _, found = report.judge(ended, 0.0)
+    assert (found["web"].rss, found["web"].growth, found["web"].good) == ((110.0, None), None, False)
+    assert (found["late"].rss, found["late"].good) == ((None, 7.0), False)
+    assert found["bus"].good
+
+
+def test_looks_outlive_the_run(tmp_path: Path) -> None:
+    """What was written whole is read back, whatever came of the last line."""
+    looks = report.Looks(tmp_path / "day.jsonl")
+    for one in LOOKS:
+        looks.add(one)
+    with (tmp_path / "day.jsonl").open("ab") as file:
+        file.write(b'{"hours": 3')
+    assert report.read_looks(tmp_path / "day.jsonl") == LOOKS == looks.all
+
+
+def test_the_hours_are_shown(tmp_path: Path) -> None:
+    """A row an hour and the last look, with the data of the bus beside its memory; the same as a picture."""
+    assert report.hourly(LOOKS) == [LOOKS[0], LOOKS[1], LOOKS[3], LOOKS[4]]
+    console = Console(width=160, record=True, file=StringIO())
+    console.print(report.course_table(LOOKS), report.verdict_table(report.judge(LOOKS, 0.0)[1]))
+    text = console.export_text()
+    assert "bus data" in text
+    assert text.count("grew or was started again") == 2
+    pytest.importorskip("matplotlib")
+    report.plot(LOOKS, tmp_path / "day.png")
+    assert (tmp_path / "day.png").read_bytes().startswith(b"\x89PNG")
