@@ -338,9 +338,14 @@ def main() -> None:
         looks = read_looks(given.report)
     else:
         looks, whole = _run(given)
-    if given.plot is not None:
+    if given.plot is not None and looks:
         plot(looks, given.plot)
-    base, processes = judge(looks, given.settle)
+    printed = Console(width=max(Console().width, 160))
+    try:
+        base, processes = judge(looks, given.settle)
+    except ValueError as error:
+        printed.print(course_table(looks))
+        sys.exit(str(error))
     hours, wall_s = looks[-1].hours, looks[-1].wall_s
     head = {
         "hours": round(hours, 2), "took_s": round(wall_s), "speed": round(hours * HOUR_S / wall_s, 1),
@@ -350,7 +355,6 @@ def main() -> None:
     if given.json:
         print(json.dumps({**head, "grown": grown, **as_json(looks, processes)}))
     else:
-        printed = Console(width=max(Console().width, 160))
         printed.print(course_table(looks))
         printed.print(verdict_table(processes))
         printed.print(", ".join(f"{name} {value}" for name, value in head.items()), highlight=False)
