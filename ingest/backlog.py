@@ -31,6 +31,7 @@ WINDOW: Final = 2_000
 WINDOW_BYTES: Final = 32 << 20
 TURN_S: Final = 0.05
 LOOK_S: Final = 0.5
+FORGET_S: Final = 10.0
 BACKOFF_S: Final = (0.1, 10.0)
 _NUMBER: Final = struct.Struct("<8xQQ")  # epoch, sequence number
 
@@ -161,8 +162,11 @@ class Backlog:
             if not self.waiting:
                 self._some.clear()
                 await self._some.wait()
-            now = loop.time()
-            if now - looked >= LOOK_S:
+            silent_s = loop.time() - looked
+            if silent_s >= LOOK_S:
+                if silent_s >= FORGET_S:
+                    # What the rate once rose to says nothing of how busy the workers are now.
+                    self._pacer.stop()
                 await self._look()
                 looked = loop.time()
             self._turn(loop.time())
