@@ -11,6 +11,8 @@ from rich.table import Table
 
 ALLOWED: Final = 5.0
 """Percent."""
+COLOURS: Final = 10
+"""Before they begin anew."""
 DATA: Final = "bus"
 """The process of whose memory it is known how much is data."""
 
@@ -191,9 +193,10 @@ def plot(looks: Sequence[Look], path: Path) -> None:
     base = columns(later[0])
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    for name, before in base.items():
+    for number, (name, before) in enumerate(base.items()):
         points = [(one.hours, 100 * (columns(one)[name] / before - 1)) for one in later if name in columns(one)]
-        axes.plot(*zip(*points, strict=True), label=f"{name}, {before:.0f} MB", linewidth=1)
+        style = "-" if number < COLOURS else "--"
+        axes.plot(*zip(*points, strict=True), style, label=f"{name}, {before:.0f} MB", linewidth=1)
     axes.axhline(ALLOWED, color="black", linewidth=0.8, linestyle=":")
     axes.set_xlabel("simulated hours")
     axes.set_ylabel("growth of RSS, %")
