@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import stories
@@ -16,7 +17,7 @@ from alerts.archive_index import Index
 from alerts.database import open_engine
 from alerts.evidence import EvidenceStore, stretch_of
 from alerts.store import Store
-from bus.messages import AlarmEvent, StatusEvent, pack, pack_inbound
+from bus.messages import AlarmEvent, StatusEvent, pack, pack_inbound, partition_of
 from bus.streams import Record
 from dsp.spectrogram import BINS
 from rhythmwatch.evidencing import PATIENCE_MS, SETTLE_MS, Counters, cut, cut_due
@@ -131,6 +132,27 @@ def test_evidence_is_cut_when_it_is_recorded_and_only_once(ward: Ward):
     assert ward.evidence.load(vtach.id) == kept
     assert ward.evidence.expire(end + SETTLE_MS + 1) >= 1
     assert ward.evidence.load(vtach.id) is None
+
+
+def test_each_process_cuts_the_evidence_of_its_own_patients(ward: Ward):
+    """Of two with half of the partitions one settles the alarms of a patient; alarms of others don't fill its list."""
+    models = stories.models()
+    clinical = [e for e in ward.keep(SECONDS) if not e.technical]
+    now = T0 + 100_000 + PATIENCE_MS
+    mine = partition_of("a")
+    lower, upper = (range(mine), range(mine, 64))
+    settled_by = []
+    for partitions in (lower, upper, range(64)):
+        counters = Counters()
+        cut_due(ward.evidence, ward.archive, models, now, counters, partitions)
+        settled_by.append(counters.alarms)
+    assert settled_by == [0, len(clinical), 0]
+    ward.evidence.expire(now + 1)
+    others = [msgspec.structs.replace(clinical[0], id=f"b/{n}", patient="b", raised_ms=T0 + n) for n in range(5)]
+    ward.store.write(1, [(f"1-{n}", event) for n, event in enumerate(others)], "1-9")
+    found = ward.evidence.wanted(0, now, 2, mine=lambda patient: patient == "a")
+    assert [event.patient for event in found] == ["a", "a"]
+    assert [event.patient for event in ward.evidence.wanted(0, now, 2)] == ["b", "b"]
 
 
 def test_an_alarm_without_a_recording_is_settled_too(ward: Ward, tmp_path: Path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import hmac
 import json
@@ -18,6 +17,7 @@ import aiomqtt
 import msgspec
 import pytest
 from aiosmtpd.controller import UnthreadedController
+from receivers import web_server
 from sqlalchemy import Engine, delete
 from wall_fakes import alarm
 
@@ -40,7 +40,6 @@ from bus.child import free_port
 from bus.errors import BusUnavailableError
 from bus.messages import AlarmEvent, BeatEvent, Event, is_beat, pack
 from bus.streams import Record
-from bus.tasks import end
 from ingest.broker import embedded_broker
 from rhythmwatch.addresses import BrokerAddress
 from rhythmwatch.notifying import DeviceTopics
@@ -253,40 +252,6 @@ class Taker:
         if self._answer is not None:
             await self._answer(delivery)
         self.got.append(delivery)
-
-
-@asynccontextmanager
-async def web_server(answer: Callable[[dict[str, str], bytes], Awaitable[int]]) -> AsyncIterator[str]:
-    """Serve HTTP on a free port; `answer` gets headers and body and gives the status."""
-    serving: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        serving.add(task)
-        try:
-            await reply(reader, writer)
-        except (asyncio.CancelledError, asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
-
-    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
-        status = await answer(headers, await reader.readexactly(int(headers["content-length"])))
-        writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
-        await writer.drain()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    try:
-        yield f"http://{host}:{port}/hook"
-    finally:
-        server.close()
-        await end(serving)
 
 
 async def test_a_webhook_gets_a_signed_message_and_is_tried_again(desk: Desk):
