@@ -10,7 +10,7 @@ import stories
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus.messages import Action, AlarmEvent, DeviceNote, Entry, Inbound, StatusEvent, View, pack
+from bus.messages import Action, AlarmEvent, BeatEvent, DeviceNote, Entry, Inbound, StatusEvent, View, pack
 from ingest.recordings import Recording
 from rhythmwatch.checkpoint import CheckpointError, dump, restore
 from rhythmwatch.pipeline import Output, Pipeline
@@ -180,6 +180,33 @@ def test_silence_raises_no_data_and_frames_end_it():
     assert silence == [("NO_DATA", True), ("NO_DATA", False)]
     raised = next(event for _, event in output.events if isinstance(event, AlarmEvent) and event.kind == "NO_DATA")
     assert raised.raised_ms == 20_000
+
+
+@pytest.mark.parametrize("cut_s", [10, 30])
+def test_what_a_cut_network_held_up_is_judged_live(cut_s: int):
+    """Frames in order behind a silence give the same beats, at their time, and none of them comes too late."""
+    frames = stories.frames(stories.recording("sinus:18,hr=75; sinus:60,hr=140", 75), "a")
+    whole_ms = 20_500 + 1000 * cut_s
+    ticks = [Inbound(Entry.TICK, 1000 * second + 700, "", b"") for second in range(80)]
+
+    def played(*, cut: bool) -> tuple[Pipeline, Output]:
+        entries = [*ticks]
+        for number, frame in enumerate(frames, 1):
+            held = cut and 20_500 < 1000 * number < whole_ms
+            entries.append(stories.frame_entry(frame, whole_ms + 10 * number if held else None))
+        pipeline = Pipeline(stories.models(), 1)
+        return pipeline, stories.run(sorted(entries, key=lambda entry: entry.server_ms), pipeline=pipeline)
+
+    def beats(output: Output) -> dict[tuple[int, str], int]:
+        return {(e.sample, e.code): e.ms for _, e in output.events if isinstance(e, BeatEvent)}
+
+    pipeline, output = played(cut=True)
+    got, expected = beats(output), beats(played(cut=False)[1])
+    assert pipeline.late_frames == 0
+    assert ("NO_DATA", True) in {(kind, on) for kind, on, *_ in stories.conditions(output)}
+    assert got.keys() == expected.keys()
+    # The clock is still settling when nothing comes any more.
+    assert max(abs(ms - expected[beat]) for beat, ms in got.items()) < 200
 
 
 def test_a_bad_entry_is_counted_and_stops_nothing():
