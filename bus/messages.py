@@ -237,6 +237,14 @@ def unpack_inbound(data: bytes) -> Inbound:
         raise ValueError(f"entry of {len(data)} bytes is shorter than its head") from error
 
 
+def age_ms(data: bytes, now_ms: int) -> int:
+    """Age of an entry by its server time, ms; 0 of what is none."""
+    try:
+        return max(0, now_ms - unpack_inbound(data).server_ms)
+    except ValueError:
+        return 0
+
+
 _Message = TypeVar("_Message")
 _encoder = msgspec.msgpack.Encoder()
 _event_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)

@@ -21,7 +21,7 @@ from rhythmwatch.load import Load, load_sources
 from rhythmwatch.measuring import Receipt, Usage, bus_pid, bus_use, latencies, listen, usage
 from rhythmwatch.peers import OURS, measure_peers
 from rhythmwatch.station import Running, Station, running_station, until_ready
-from rhythmwatch.worker import EVENTS_KEPT_MS
+from rhythmwatch.trimming import EVENTS_KEPT_MS
 
 SETTLE_S: Final = 15.0
 """After patients were added: their first frames, the start of their rules and the growth of the worker's rows."""

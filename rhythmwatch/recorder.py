@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -18,6 +17,7 @@ from alerts.database import open_engine
 from bus.child import hold, make_folder
 from bus.clock import join_clock, now_ms
 from bus.errors import BusError, ServerError
+from bus.messages import age_ms
 from bus.streams import Bus, Record, milliseconds
 from rhythmwatch.metrics import Figure, by_reason, exposing
 from rhythmwatch.record import Recording
@@ -131,8 +131,8 @@ class Recorder:
         """Read once; whether more is waiting."""
         entries = await self._bus.read(recording.entries(), count=READ_COUNT)
         if entries:
-            oldest = min(milliseconds(records[-1].position) for _, records in entries)
-            self.behind_s = max(0.0, time.time() - oldest / 1000)
+            read_ms = now_ms()
+            self.behind_s = max(age_ms(records[-1].data, read_ms) for _, records in entries) / 1000
         await asyncio.to_thread(_take_entries, recording, entries)
         events = await self._bus.read_events(recording.events(), count=READ_COUNT)
         # An event is taken once the entries before it are: its beat lies in samples that must be known.

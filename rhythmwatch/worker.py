@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
+from bus.clock import join_clock, now_ms
 from bus.errors import BusError, FencedError, RewoundError
-from bus.messages import DEFAULT_PARTITIONS, Inbound, pack, unpack_inbound
+from bus.messages import DEFAULT_PARTITIONS, Inbound, age_ms, pack, unpack_inbound
 from bus.pressure import Pressure
-from bus.streams import START, Bus, Commit, Position, Record, milliseconds, order
+from bus.streams import START, Bus, Commit, Position, Record
 from bus.tasks import end
 from rhythmwatch.checkpoint import CheckpointError, dump, restore, salvage
 from rhythmwatch.metrics import Figure, by_reason, exposing
 from rhythmwatch.models import Models
 from rhythmwatch.pipeline import Output, Pipeline
+from rhythmwatch.trimming import Trimming
 
 log = structlog.get_logger()
 
@@ -37,11 +38,6 @@ PACE_SHARE: Final = 4.0
 CHECKPOINT_S: Final = 5.0
 """A takeover folds half of this again; the copy of a patient costs a tenth of what its signal does in the meantime."""
 TRIM_S: Final = 10.0
-EVENTS_KEPT_MS: Final = 3_600_000
-HELD_MS: Final = 4 * 3_600_000
-"""Longest that entries and events are kept for a reader that holds them (the recorder)."""
-PRESSED_MS: Final = 60_000
-"""The same where the memory of the bus is nearly used up: to go on watching patients counts more than their history."""
 RETRY_S: Final = 0.5
 
 
@@ -98,6 +94,7 @@ class Worker:
         self._cursors: dict[int, Position] = {}
         self._checkpointed: dict[int, float] = {}
         self._trimmed: dict[int, float] = {}
+        self._trimming = Trimming(bus, self.pressure)
         self.lag_s = 0.0
         """Age of the newest entry of the batch last worked off."""
 
@@ -211,31 +208,15 @@ class Worker:
             )
         if not await self._commit(commits, stop):
             return
-        self.lag_s = max(
-            0.0, time.time() - min(milliseconds(records[-1].position) for records in batches.values()) / 1000
-        )
+        done_ms = now_ms()
+        self.lag_s = max(age_ms(records[-1].data, done_ms) for records in batches.values()) / 1000
         for partition, records in batches.items():
             if partition in self._cursors:
                 self._cursors[partition] = records[-1].position
         with contextlib.suppress(BusError):
             for partition in trims:
                 if partition in self._cursors:
-                    await self._trim(partition, self._cursors[partition])
-
-    async def _trim(self, partition: int, position: Position) -> None:
-        """Forget what everybody has stored; a reader that is too far behind is not waited for."""
-        held = await self.bus.held(partition)
-        patience, kept = (PRESSED_MS, PRESSED_MS) if self.pressure.holding else (HELD_MS, EVENTS_KEPT_MS)
-        longest = f"{max(0, milliseconds(position) - patience)}-0"
-        shortest = f"{max(0, milliseconds(position) - kept)}-0"
-        for name, done in (("in", position), ("events", shortest)):
-            waits = held.get(name, done)
-            upto = min(done, max(waits, longest, key=order), key=order)
-            oldest = await self.bus.first(partition, name) if order(waits) < order(upto) else None
-            if oldest is not None and order(oldest) < order(upto):
-                log.error("a reader is too far behind, entries are dropped unread", partition=partition, stream=name)
-                await self.bus.give_up(partition, name, upto)
-            await self.bus.trim(partition, upto, name)
+                    await self._trimming.trim(partition, self._cursors[partition])
 
     def _fold(self, batches: dict[int, list[Record]]) -> Output:
         entries: list[tuple[int, Inbound]] = []
@@ -309,6 +290,7 @@ async def work(url: str, partitions: Iterable[int], models: Models, stop: asynci
     """
     wanted, counters = tuple(partitions), Counters()
     async with Bus(url) as bus, contextlib.AsyncExitStack() as stack:
+        await join_clock(bus)
         pressure = Pressure()
         watching = asyncio.create_task(pressure.watch(bus), name="pressure")
         stack.push_async_callback(end, [watching])

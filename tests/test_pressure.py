@@ -21,6 +21,7 @@ from ingest.broker import embedded_broker
 from ingest.codecs import encode_frame
 from ingest.frame import Frame
 from ingest.subscriber import Subscriber, SubscriberOptions
+from rhythmwatch import trimming
 from rhythmwatch import worker as working
 from rhythmwatch.worker import Worker
 
@@ -129,8 +130,9 @@ async def test_waveforms_are_left_out_and_all_else_is_stored(tmp_path: Path, use
 @pytest.mark.parametrize("used", [10, 90])
 async def test_a_reader_far_behind_does_not_fill_the_bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used: int):
     """Entries are kept for a recorder that stands still, but not where that would end the watch over patients."""
-    for name in ("CHECKPOINT_S", "TRIM_S", "PRESSED_MS"):
+    for name in ("CHECKPOINT_S", "TRIM_S"):
         monkeypatch.setattr(working, name, 0)
+    monkeypatch.setattr(trimming, "PRESSED_MS", 0)
     async with embedded(tmp_path / "bus") as url, Bus(url, partitions=PARTITIONS) as bus:
         await bus.hold("recorder", {0: {"in": START}})
         await bus.append_in([(0, bytes(1000)) for _ in range(2000)])

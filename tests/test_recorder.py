@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import stories
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recording_desk import T0, Desk, beat, desk, entry, frames, read_all, samples
 from sqlalchemy.exc import OperationalError
 
 from bus.messages import Entry, Event, Inbound, pack, pack_inbound
+from bus.pressure import Pressure
 from bus.server import embedded
-from bus.streams import START, Bus, milliseconds, order
+from bus.streams import START, Bus, order
 from rhythmwatch import record_files
 from rhythmwatch.recorder import Recorder
-from rhythmwatch.worker import HELD_MS, Worker
+from rhythmwatch.trimming import HELD_MS, Trimming
 
 __all__ = ["desk"]
 
@@ -210,20 +210,21 @@ async def test_a_loss_on_the_bus_is_counted(bus: Bus, desk: Desk) -> None:
 
 async def test_the_worker_waits_for_the_recorder(bus: Bus) -> None:
     """Entries that are held are not trimmed; after four hours they are, and the reader learns it."""
-    worker = Worker(bus, stories.models(), [0], 1)
+    passed_s = 0.0
+    trimming = Trimming(bus, Pressure(), lambda: passed_s)
     await bus.append_in([(0, b"x")] * 3000)
     first = (await bus.read({0: START}, count=1))[0][1][0].position
     newest = (await bus.last([0], "in"))[0]
     assert await bus.hold("recorder", {0: {"in": first}}) == []
-    await worker._trim(0, newest)
+    await trimming.trim(0, newest)
     assert len((await bus.read({0: START}, count=5000))[0][1]) == 3000
-    later = f"{milliseconds(newest) + HELD_MS + 1}-0"
+    passed_s = HELD_MS / 1000
     await bus.hold("recorder", {0: {"events": START}})
-    await worker._trim(0, later)
+    await trimming.trim(0, newest)
     assert await bus.hold("recorder", {0: {"events": START}}) == [], "nothing was dropped from a stream that is empty"
-    assert await bus.hold("recorder", {0: {"in": first}}) == [(0, "in", f"{milliseconds(newest) + 1}-0")]
+    assert await bus.hold("recorder", {0: {"in": first}}) == [(0, "in", newest)]
     await bus.hold("recorder", {0: {"in": newest}})
-    await worker._trim(0, newest)
+    await trimming.trim(0, newest)
     assert len((await bus.read({0: START}, count=5000) or [(0, [])])[0][1]) < 3000
 
 
