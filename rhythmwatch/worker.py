@@ -30,7 +30,7 @@ READ_MOST: Final = 2_000
 LOADED: Final = 8
 """Checkpoints that are loaded at once: few answers to wait for, and no more in memory than is needed."""
 BLOCK_MS: Final = 500
-PACE_S: Final = (0.02, 0.08)
+PACE_S: Final = (0.02, 0.15)
 """Least and most from one read to the next, so that a read serves many patients at once; an entry that comes after a
 pause is worked off at once."""
 PACE_SHARE: Final = 4.0
