@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from bus.server import embedded
 from bus.streams import Bus
 from bus.tasks import end
 from rhythmwatch.evidencing import examine
+from web import feed
 
 T0 = 1_760_000_000_000
 HOUR_MS = 3_600_000
@@ -158,3 +160,21 @@ async def test_the_evidence_process_goes_on_by_the_time_of_the_others(
         monkeypatch.setattr(bus_clock, "_CLOCK", third)
         await join_clock(bus)
     assert third() - first() > 4 * HOUR_MS
+
+
+@pytest.mark.services
+async def test_pages_get_what_comes_where_their_clock_is_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of the pages whose clock is an hour ahead of the bus's still reads events as they come."""
+    true_time = time.time
+    async with embedded(tmp_path / "bus") as url, Bus(url, partitions=2) as bus, Bus(url, partitions=2) as writing:
+        epoch = await writing.claim(0)
+        assert await writing.commit(0, epoch, [b"old"], [], None, "1-0")
+        monkeypatch.setattr(feed.time, "time", lambda: true_time() + 3600)
+        items = feed.BusFeed(bus).items()
+        async with asyncio.timeout(20):
+            first = await anext(items)
+            assert first.data in (b"", b"old")
+            assert await writing.commit(0, epoch, [b"new"], [], None, "2-0")
+            while (await anext(items)).data != b"new":
+                pass
+        await items.aclose()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Protocol, TypeAlias
 
-from bus.streams import Bus, Position, Record, milliseconds
+from bus.streams import Bus, Position, Record, milliseconds, order
 from bus.tasks import end
 
 BLOCK_MS: Final = 250
@@ -61,8 +61,11 @@ class Feed(Protocol):
 
 
 PAUSE_S: Final = {FeedKind.EVENT: 0.015, FeedKind.VIEW: 0.04}
-"""From a read that found something to the next one, since fewer, larger reads cost the server less: a worker stores one
-partition after the other, of which a blocked read would get the first alone; waveform is smoothed by the page anyway."""
+"""From a read that found something to the next one, since fewer, larger reads cost the server less.
+
+A worker stores one partition after the other, of which a blocked read would get the first alone; waveform is smoothed by
+the page anyway.
+"""
 
 _Batch: TypeAlias = tuple[FeedKind, int, list[Record]]
 
@@ -85,8 +88,11 @@ class BusFeed:
         if not self._done:
             partitions = range(self._bus.partitions)
             begin = f"{int((time.time() - REPLAY_S) * 1000)}-0"
+            newest = await self._bus.last(partitions, "events")
             views = await self._bus.last(partitions, "view")
-            self._done = {FeedKind.EVENT: dict.fromkeys(partitions, begin), FeedKind.VIEW: views}
+            # Never behind what is there: where our clock is ahead of the server's, nothing would be new for long.
+            events = {partition: min(begin, position, key=order) for partition, position in newest.items()}
+            self._done = {FeedKind.EVENT: events, FeedKind.VIEW: views}
         # Small, so that a slow hub leaves entries on the bus and not here.
         handed: asyncio.Queue[_Batch | Exception] = asyncio.Queue(maxsize=16)
         readers = [asyncio.create_task(self._follow(kind, handed), name=f"feed {kind.name}") for kind in self._done]
