@@ -45,11 +45,20 @@ class Begin(msgspec.Struct, frozen=True, gc=False):
 
 
 class Samples(msgspec.Struct, frozen=True, gc=False):
-    """A stretch of samples, mV, that an entry of server time `ms` released."""
+    """A stretch of samples, mV, that an entry of server time `ms` released.
+
+    Attributes
+    ----------
+    origin_ms : float or None
+        Of late data: wall time of sample 0.
+    filled : bool
+        None of it came from the device, so that it says nothing of the device's clock.
+    """
 
     mv: NDArray[np.float32]
     ms: int
     origin_ms: float | None = None
+    filled: bool = False
 
 
 class Told(msgspec.Struct, frozen=True, gc=False):
@@ -101,6 +110,10 @@ def enqueue(patient: Patient, steps: Sequence[Step], ms: int, queue: deque[Work]
             queue.append(Samples(parts[0] if len(parts) == 1 else np.concatenate(parts), ms, origin))
             parts.clear()
 
+    def fill() -> None:
+        close()
+        queue.append(Samples(missing(rate, leads), ms, origin, filled=True))
+
     rate, leads = patient.queued_rate, patient.queued_leads
     for step in steps:
         if isinstance(step, Run):
@@ -112,14 +125,13 @@ def enqueue(patient: Patient, steps: Sequence[Step], ms: int, queue: deque[Work]
             if patient.broken:
                 continue
             if step.count > REFILL_S * rate:
-                parts.append(missing(rate, leads))
-                close()
+                fill()
                 queue.append(Begin(None, step.sample + step.count, origin))
             else:
                 parts.append(np.full((step.count, leads), np.nan, np.float32))
         elif isinstance(step, NewEpoch):
             if rate and not patient.broken:
-                parts.append(missing(rate, leads))
+                fill()
             close()
             patient.broken = False
             rate, leads = patient.queued_rate, patient.queued_leads = step.rate, len(step.leads)

@@ -117,7 +117,7 @@ class Pipeline:
         queue: deque[Work] = deque()
         enqueue(known, known.sequencer.flush(), ms, queue)
         if known.queued_rate and not known.broken:
-            queue.append(Samples(missing(known.queued_rate, known.queued_leads), ms))
+            queue.append(Samples(missing(known.queued_rate, known.queued_leads), ms, filled=True))
         out = Output()
         self._work_off({patient: queue}, out)
         return out
@@ -245,10 +245,10 @@ class Pipeline:
             patient.now_ms = work.ms
         skip = patient.skip_to - patient.next_sample
         patient.next_sample += len(mv)
-        if work.origin_ms is None:
-            patient.clock.observe(patient.next_sample, work.ms)
-        else:
+        if work.origin_ms is not None:
             patient.clock.origin_ms = work.origin_ms
+        elif not work.filled:
+            patient.clock.observe(patient.next_sample, work.ms)
         if skip > 0:
             mv = mv[skip:]
         return Chunk(patient.slot, patient.rate, mv) if len(mv) else None

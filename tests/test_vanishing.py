@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import stories
 
-from bus.messages import Action, AlarmEvent, Entry, Inbound, StatusEvent, pack
+from bus.messages import Action, AlarmEvent, BeatEvent, Entry, Inbound, StatusEvent, pack
 from ingest.frame import Frame
 from rhythmwatch.checkpoint import dump, restore
 from rhythmwatch.ordering import REST_MS
@@ -94,6 +94,15 @@ def test_batches_and_takeovers_change_nothing(slept: bool) -> None:
     restore(second, dump(first, 0))
     after = stories.run(sent[cut:], (11,), second)
     assert stories.by_patient(before)["a"] + stories.by_patient(after)["a"] == wanted["a"]
+
+
+def test_the_last_beats_before_a_gap_keep_their_time() -> None:
+    """They are decided as the device comes back, and lie where they were taken."""
+    found = [event for _, event in stories.run(entries(ticks=False)).events if isinstance(event, BeatEvent)]
+    before = [event for event in found if event.sample < BEFORE_S * 250]
+    assert before[-1].sample > (BEFORE_S - 1) * 250
+    assert max(abs(event.ms - 4 * event.sample) for event in before) < 1_000
+    assert max(abs(event.ms - 4 * event.sample) for event in found[len(before) + AFTER_S // 2 :]) < 1_000
 
 
 def test_an_action_reaches_a_patient_who_rests() -> None:
