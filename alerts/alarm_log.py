@@ -8,14 +8,13 @@ import msgspec
 from sqlalchemy import Engine, Select, func, select
 
 from alerts.judging import JUDGEMENTS, Judgement, judgements_of
-from alerts.tables import AlarmRow, ChangeRow, table_of
+from alerts.tables import AlarmRow, ChangeRow, columns_of, table_of
 from alerts.tables_alarms import EvidenceRow
 from bus.messages import AlarmEvent
 
 ALARMS: Final = table_of(AlarmRow)
 CHANGES: Final = table_of(ChangeRow)
 EVIDENCE: Final = table_of(EvidenceRow)
-_FIELDS: Final = AlarmEvent.__struct_fields__
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -62,7 +61,7 @@ class AlarmLog:
         limit : int
             At most so many.
         """
-        chosen = select(*(ALARMS.c[name] for name in _FIELDS), EVIDENCE.c.alarm.label("kept")).outerjoin(
+        chosen = select(*columns_of(ALARMS, AlarmEvent), EVIDENCE.c.alarm.label("kept")).outerjoin(
             EVIDENCE, (EVIDENCE.c.alarm == ALARMS.c.id) & (func.length(EVIDENCE.c.data) > 0)
         )
         if patient is not None:
@@ -81,7 +80,7 @@ class AlarmLog:
     def queue(self, limit: int = 100) -> list[Listed]:
         """List the alarms that wait to be judged: over or acknowledged, clinical, with evidence; worst first."""
         chosen = (
-            select(*(ALARMS.c[name] for name in _FIELDS), EVIDENCE.c.alarm.label("kept"))
+            select(*columns_of(ALARMS, AlarmEvent), EVIDENCE.c.alarm.label("kept"))
             .join(EVIDENCE, EVIDENCE.c.alarm == ALARMS.c.id)
             .where(
                 func.length(EVIDENCE.c.data) > 0,
@@ -96,13 +95,13 @@ class AlarmLog:
     def alarm(self, ident: str) -> AlarmEvent | None:
         """Look an alarm up."""
         with self._engine.connect() as connection:
-            chosen = select(*(ALARMS.c[name] for name in _FIELDS)).where(ALARMS.c.id == ident)
+            chosen = select(*columns_of(ALARMS, AlarmEvent)).where(ALARMS.c.id == ident)
             row = connection.execute(chosen).mappings().first()
         return AlarmEvent(**row) if row is not None else None
 
     def changes(self, ident: str) -> list[AlarmEvent]:
         """List every change of an alarm, in order."""
-        chosen = select(*(CHANGES.c[name] for name in _FIELDS)).where(CHANGES.c.id == ident)
+        chosen = select(*columns_of(CHANGES, AlarmEvent)).where(CHANGES.c.id == ident)
         with self._engine.connect() as connection:
             rows = connection.execute(chosen.order_by(CHANGES.c.revision)).mappings()
             return [AlarmEvent(**row) for row in rows]

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, Row, Select, delete, func, insert, se
 from alerts.care_model import Consent, Person, StaffNote, Stay, Turnover
 from alerts.database import StoreError, writing
 from alerts.limits import PROFILES
-from alerts.tables import table_of
+from alerts.tables import columns_of, table_of
 from alerts.tables_care import ConsentRow, NoteRow, PersonRow, RetentionRow, StayRow, TurnoverRow
 
 PURPOSES: Final = ("monitoring", "training", "research")
@@ -223,7 +223,7 @@ class Care:
     def consents(self, person: str) -> list[Consent]:
         """List what a person said, oldest first."""
         with self.engine.connect() as connection:
-            chosen = select(*(CONSENTS.c[name] for name in Consent.__struct_fields__))
+            chosen = select(*columns_of(CONSENTS, Consent))
             rows = connection.execute(chosen.where(CONSENTS.c.person == person).order_by(CONSENTS.c.id))
             return [Consent(**row) for row in rows.mappings()]
 
@@ -240,7 +240,7 @@ class Care:
     def notes(self, person: str) -> list[StaffNote]:
         """List the notes on a person, newest first."""
         with self.engine.connect() as connection:
-            chosen = select(*(NOTES.c[name] for name in StaffNote.__struct_fields__))
+            chosen = select(*columns_of(NOTES, StaffNote))
             rows = connection.execute(chosen.where(NOTES.c.person == person).order_by(NOTES.c.id.desc()))
             return [StaffNote(**row) for row in rows.mappings()]
 

@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Engine, delete, insert, select
 
 from alerts.database import StoreError, writing
-from alerts.tables import table_of
+from alerts.tables import columns_of, table_of
 from alerts.tables_alarms import ContactRow
 from bus.messages import AlarmEvent
 
@@ -115,7 +115,7 @@ class Contacts:
 
     def all(self) -> list[Contact]:
         """List the contacts by level and label, with their secrets."""
-        columns = [CONTACTS.c[name] for name in Contact.__struct_fields__]
+        columns = columns_of(CONTACTS, Contact)
         with self._engine.connect() as connection:
             rows = connection.execute(select(*columns).order_by(CONTACTS.c.level, CONTACTS.c.label, CONTACTS.c.id))
             return [Contact(**row) for row in rows.mappings()]

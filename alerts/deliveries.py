@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Engine, delete, select, update
 
 from alerts.database import insert_into, writing
-from alerts.tables import table_of
+from alerts.tables import columns_of, table_of
 from alerts.tables_alarms import DeliveryRow, NotifiedRow
 from bus.messages import DEFAULT_PARTITIONS, partition_of
 from bus.streams import order
@@ -187,4 +187,4 @@ def _as_listed(delivery: Delivery) -> tuple[ColumnElement[bool], ...]:
     return DELIVERIES.c.id == delivery.id, DELIVERIES.c.state == "waiting", DELIVERIES.c.due_ms == delivery.due_ms
 
 
-_CHOSEN: Final = select(*(DELIVERIES.c[name] for name in Delivery.__struct_fields__))
+_CHOSEN: Final = select(*columns_of(DELIVERIES, Delivery))

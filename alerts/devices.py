@@ -11,7 +11,7 @@ from sqlalchemy import Engine, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from alerts.database import StoreError, writing
-from alerts.tables import table_of
+from alerts.tables import columns_of, table_of
 from alerts.tables_devices import DeviceRow
 from bus.passwords import hash_secret, new_secret
 
@@ -151,4 +151,4 @@ class Devices:
                 raise StoreError(f"device {device!r} is not enrolled; rhythmwatch devices list shows who is")
 
 
-_SHOWN: Final = select(*(DEVICES.c[name] for name in Device.__struct_fields__))
+_SHOWN: Final = select(*columns_of(DEVICES, Device))

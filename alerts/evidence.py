@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Engine, delete, or_, select
 
 from alerts.database import insert_into, writing
-from alerts.tables import AlarmRow, StatusRow, table_of
+from alerts.tables import AlarmRow, StatusRow, columns_of, table_of
 from alerts.tables_alarms import EvidenceRow
 from bus.messages import AlarmEvent
 
@@ -161,9 +161,8 @@ class EvidenceStore:
         mine : callable
             Whether alarms of a patient are wanted here; those of others do not count for the limit.
         """
-        columns = [ALARMS.c[name] for name in AlarmEvent.__struct_fields__]
         chosen = (
-            select(*columns)
+            select(*columns_of(ALARMS, AlarmEvent))
             .outerjoin(EVIDENCE, EVIDENCE.c.alarm == ALARMS.c.id)
             .where(
                 EVIDENCE.c.alarm.is_(None),

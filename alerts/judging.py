@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection, Engine, func, insert, select
 
 from alerts.database import writing
-from alerts.tables import AlarmRow, table_of
+from alerts.tables import AlarmRow, columns_of, table_of
 from alerts.tables_alarms import BeatLabelRow, JudgementRow
 
 VERDICTS: Final = ("true", "false", "artefact")
@@ -60,8 +60,9 @@ class Judging:
 
     def of_alarm(self, alarm: str) -> list[Judgement]:
         """List the judgements of an alarm, oldest first."""
-        columns = [JUDGEMENTS.c[name] for name in Judgement.__struct_fields__]
-        chosen = select(*columns).where(JUDGEMENTS.c.alarm == alarm).order_by(JUDGEMENTS.c.seq)
+        chosen = (
+            select(*columns_of(JUDGEMENTS, Judgement)).where(JUDGEMENTS.c.alarm == alarm).order_by(JUDGEMENTS.c.seq)
+        )
         with self._engine.connect() as connection:
             return [Judgement(**row) for row in connection.execute(chosen).mappings()]
 
@@ -74,8 +75,7 @@ class Judging:
         """List the labels that count, one a beat, in order of epoch and sample."""
         mine = LABELS.c.patient == patient
         newest = select(func.max(LABELS.c.seq)).where(mine).group_by(LABELS.c.epoch, LABELS.c.sample)
-        columns = [LABELS.c[name] for name in BeatLabel.__struct_fields__]
-        chosen = select(*columns).where(mine, LABELS.c.seq.in_(newest))
+        chosen = select(*columns_of(LABELS, BeatLabel)).where(mine, LABELS.c.seq.in_(newest))
         if epoch is not None:
             chosen = chosen.where(LABELS.c.epoch == epoch)
         with self._engine.connect() as connection:
@@ -100,8 +100,8 @@ class Judging:
 
 def judgements_of(connection: Connection, alarms: Sequence[str]) -> dict[str, Judgement]:
     """Newest judgement of each of some alarms that has one."""
-    columns = [JUDGEMENTS.c[name] for name in ("alarm", *Judgement.__struct_fields__)]
-    chosen = select(*columns).where(JUDGEMENTS.c.alarm.in_(alarms)).order_by(JUDGEMENTS.c.seq)
+    columns = columns_of(JUDGEMENTS, Judgement)
+    chosen = select(JUDGEMENTS.c.alarm, *columns).where(JUDGEMENTS.c.alarm.in_(alarms)).order_by(JUDGEMENTS.c.seq)
     found: dict[str, Judgement] = {}
     for row in connection.execute(chosen).mappings():
         values = dict(row)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select, text, u
 from sqlalchemy.exc import IntegrityError
 
 from alerts.database import StoreError, writing
-from alerts.tables import UserRow, table_of
+from alerts.tables import UserRow, columns_of, table_of
 from alerts.tables_people import TokenRow
 
 ROLES: Final = ("viewer", "monitor", "clinician", "admin")
@@ -185,8 +185,8 @@ def hashed(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-_ACCOUNTS: Final = select(*(USERS.c[name] for name in Account.__struct_fields__))
-_TOKENS: Final = select(*(TOKENS.c[name] for name in Token.__struct_fields__))
+_ACCOUNTS: Final = select(*columns_of(USERS, Account))
+_TOKENS: Final = select(*columns_of(TOKENS, Token))
 
 
 def _check(role: str) -> None:

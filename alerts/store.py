@@ -15,14 +15,14 @@ from sqlalchemy import Table, select
 
 from alerts.database import insert_into, open_engine, upgrade, writing
 from alerts.settings import SETTINGS, in_force, settings_row
-from alerts.tables import AlarmRow, ChangeRow, CursorRow, RhythmRow, StatusRow, table_of
+from alerts.tables import AlarmRow, ChangeRow, CursorRow, RhythmRow, StatusRow, columns_of, table_of
 from bus.messages import AlarmEvent, Event, RhythmEvent, SettingsEvent, StatusEvent
 
 _ALARM_FIELDS: Final = AlarmEvent.__struct_fields__
 
 ALARMS, CHANGES, RHYTHMS = table_of(AlarmRow), table_of(ChangeRow), table_of(RhythmRow)
 STATUSES, CURSORS = table_of(StatusRow), table_of(CursorRow)
-_COLUMNS: Final = [ALARMS.c[name] for name in _ALARM_FIELDS]
+_COLUMNS: Final = columns_of(ALARMS, AlarmEvent)
 
 
 class Batch(NamedTuple):

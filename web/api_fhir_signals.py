@@ -16,6 +16,7 @@ from alerts.care import Care
 from alerts.care_model import Stay
 from alerts.fhir import FhirError, Resource
 from alerts.store import ALARMS
+from alerts.tables import columns_of
 from bus.clock import now_ms
 from bus.messages import AlarmEvent
 from web.api_care import care_of
@@ -145,8 +146,9 @@ async def read_flag(request: Request, ident: str, _: Reader) -> Response:
 
 
 def _alarms(care: Care, stay: Stay, begin: int, end: int) -> list[AlarmEvent]:
-    columns = [ALARMS.c[name] for name in AlarmEvent.__struct_fields__]
     mine = (ALARMS.c.patient == stay.patient, ALARMS.c.onset_ms >= begin, ALARMS.c.onset_ms < end)
     with care.engine.connect() as connection:
-        rows = connection.execute(select(*columns).where(*mine).order_by(ALARMS.c.onset_ms.desc()))
+        rows = connection.execute(
+            select(*columns_of(ALARMS, AlarmEvent)).where(*mine).order_by(ALARMS.c.onset_ms.desc())
+        )
         return [AlarmEvent(**row) for row in rows.mappings()]
