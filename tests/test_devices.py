@@ -1,7 +1,9 @@
 """Enrolling devices: the registry, the command, the page, certificates and the encrypted door."""
 
 import asyncio
+import contextlib
 import datetime as dt
+import itertools
 import json
 import socket
 import ssl
@@ -19,6 +21,7 @@ from typer.testing import CliRunner
 from alerts.database import StoreError
 from alerts.devices import Devices
 from bus.passwords import hash_secret, secret_matches
+from bus.tasks import end
 from ingest.broker import embedded_broker
 from rhythmwatch.addresses import BrokerAddress, host_and_port
 from rhythmwatch.certificates import (
@@ -29,7 +32,7 @@ from rhythmwatch.certificates import (
     make_client_certificate,
 )
 from rhythmwatch.cli import app
-from rhythmwatch.devices import open_registry, qr_lines
+from rhythmwatch.devices import guarded_broker, open_registry, qr_lines
 from web.parts import Parts
 
 NOW = dt.datetime.now(dt.UTC)
@@ -289,3 +292,63 @@ def test_places_are_taken_apart():
     for bad in ("x", ":1", "x:y", "x:70000"):
         with pytest.raises(ValueError, match="host:port"):
             host_and_port(bad)
+
+
+@pytest.mark.services
+async def test_a_revocation_by_one_process_reaches_all(tmp_path: Path):
+    """What one process revokes, another shows; the broker drops the device, and no ingest gets more of it."""
+    history = f"sqlite:///{tmp_path / 'history.db'}"
+    got: list[bytes] = []
+
+    async def collect(reader: aiomqtt.Client) -> None:
+        await reader.subscribe("$share/rw/rw/v1/+/ecg", qos=1)
+        async for message in reader.messages:
+            got.append(bytes(message.payload))  # noqa: PERF401 - read while it grows
+
+    async def sent(client: aiomqtt.Client, topic: str, mark: bytes) -> None:
+        """Send until a message is there: readers may not have subscribed yet."""
+        async with asyncio.timeout(DEADLINE_S):
+            while mark not in got:
+                await client.publish(topic, mark, qos=1)
+                await asyncio.sleep(0.1)
+
+    async with contextlib.AsyncExitStack() as stack:
+        one, other = (stack.enter_context(open_registry(history)) for _ in range(2))
+        secret = one.add("bed-1", "", "admin", 1).secret
+        broker = await stack.enter_async_context(
+            guarded_broker(tmp_path, history, door=("127.0.0.1", 0), certificates=None)
+        )
+
+        async def came(name: str, password: str, *, own: bool) -> aiomqtt.Client:
+            host, port = (broker.host, broker.port) if own else (broker.door_host, broker.door_port)
+            version = aiomqtt.ProtocolVersion.V5
+            identifier = f"{name}-{len(tasks)}" if own else name
+            made = aiomqtt.Client(
+                host, port, username=name, password=password, identifier=identifier, protocol=version, timeout=10
+            )
+            return await stack.enter_async_context(made)
+
+        tasks: list[asyncio.Task[None]] = []
+        for _ in range(2):
+            reader = await came(broker.username, broker.password, own=True)
+            tasks.append(asyncio.create_task(collect(reader)))
+        stack.push_async_callback(end, tasks)
+        fleet = await came(broker.device_username, broker.device_password, own=True)
+        stack.enter_context(contextlib.suppress(aiomqtt.MqttError))
+        device = await came("bed-1", secret, own=False)
+        await sent(device, "rw/v1/bed-1/ecg", b"before")
+        other.revoke("bed-1", 2)
+        began = asyncio.get_running_loop().time()
+        assert [shown.revoked_ms for shown in one.devices()] == [2]
+        numbers = itertools.count()
+        passes = True
+        async with asyncio.timeout(DEADLINE_S):
+            while passes:
+                mark = b"%d" % next(numbers)
+                with contextlib.suppress(aiomqtt.MqttError):
+                    await device.publish("rw/v1/bed-1/ecg", mark, qos=1, timeout=0.5)
+                await sent(fleet, "rw/v1/bed-9/ecg", b"behind " + mark)
+                passes = mark in got
+        assert asyncio.get_running_loop().time() - began < DEADLINE_S / 2
+        await sent(fleet, "rw/v1/bed-9/ecg", b"last")
+        assert mark not in got

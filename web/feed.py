@@ -63,8 +63,8 @@ class Feed(Protocol):
 PAUSE_S: Final = {FeedKind.EVENT: 0.015, FeedKind.VIEW: 0.04}
 """From a read that found something to the next one, since fewer, larger reads cost the server less.
 
-A worker stores one partition after the other, of which a blocked read would get the first alone; waveform is smoothed by
-the page anyway.
+A worker stores one partition after the other, of which a blocked read would get the first alone; waveform is smoothed
+by the page anyway.
 """
 
 _Batch: TypeAlias = tuple[FeedKind, int, list[Record]]
