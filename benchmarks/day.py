@@ -1,4 +1,4 @@
-"""Memory of each process over a simulated day: ``python benchmarks/day.py --patients 20 --hours 24 --looks day.jsonl``.
+"""Memory of each process over a simulated day: ``python benchmarks/day.py --patients 14 --hours 24 --looks day.jsonl``.
 
 Patients (recordings of mitdb at 250 Hz that begin anew, else simulated) go through the whole chain of one machine:
 broker, ingest, bus, worker, pages with one wall looking on, historian, notifier, recorder, evidence. They are played
@@ -323,7 +323,7 @@ def _tell(one: Look, seconds: float) -> None:
 def main() -> None:
     """Run the day, or report one; status 1 where memory grew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--patients", type=int, default=20)
+    parser.add_argument("--patients", type=int, default=14)
     parser.add_argument("--hours", type=float, default=24.0)
     parser.add_argument("--speed", type=float, default=FASTEST, help=f"times real time at most, up to {FASTEST:.0f}")
     parser.add_argument("--settle", type=float, default=300.0, help="seconds of wall time before the base")
