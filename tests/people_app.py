@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from argon2 import PasswordHasher
 from fastapi import FastAPI
 from sqlalchemy import Engine
@@ -102,3 +103,17 @@ def running_site(folder: Path, **settings: object) -> Iterator[Site]:
     site.store.close()
     site.archive.close()
     site.engine.dispose()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """Run an application of the test's own."""
+    with running_site(tmp_path) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Run an application that no test puts anything into."""
+    with running_site(tmp_path_factory.mktemp("site")) as site:
+        yield site

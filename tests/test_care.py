@@ -7,13 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from history_reading import changes_of, recent_alarms
 from hypothesis import given
 from hypothesis import strategies as st
-from people_app import Site, running_site
+from people_app import Site, empty, site
 from sqlalchemy import insert
 
 from alerts.care import RETENTION, Care, _agreed, new_person
@@ -27,22 +26,11 @@ from alerts.tables_all import Base
 from bus.errors import BusUnavailableError
 from bus.messages import Action, StatusEvent
 
+__all__ = ["empty", "site"]
+
 NAME = "Änne Zwölfzeiler"
 DEADLINE_S = 60.0
 ADMISSION = {"name": NAME, "born": "1941-05-06", "sex": "female", "bed": "7", "ward": "West", "profile": "elderly"}
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Run an application that no test puts anything into."""
-    with running_site(tmp_path_factory.mktemp("site")) as site:
-        yield site
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with running_site(tmp_path) as site:
-        yield site
 
 
 @pytest.fixture

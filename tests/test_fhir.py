@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from fhir.resources.R4B import get_fhir_model_class
 from hypothesis import given
 from hypothesis import strategies as st
-from people_app import Site, running_site
+from people_app import Site, empty, site
 from sqlalchemy import insert
 from test_store import alarm
 
@@ -27,23 +25,12 @@ from ingest.codecs import encode_frame
 from ingest.frame import Frame
 from rhythmwatch.record import Recording
 
+__all__ = ["empty", "site"]
+
 DEVICE = "dev-1"
 NAME = "Eva Müller"
 SECONDS = 70
 DEADLINE_S = 60.0
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with running_site(tmp_path) as site:
-        yield site
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Run an application that no test puts anything into."""
-    with running_site(tmp_path_factory.mktemp("fhir")) as site:
-        yield site
 
 
 def valid(resource: dict[str, object]) -> dict[str, object]:

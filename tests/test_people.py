@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from people_app import HOST, PASSWORD, Site, running_site
+from people_app import HOST, PASSWORD, Site, empty, site
 from sqlalchemy import delete, update
 from sqlalchemy.exc import OperationalError
 
@@ -21,20 +21,9 @@ from alerts.people import People
 from web.auth import COOKIE
 from web.trail import Trail
 
+__all__ = ["empty", "site"]
+
 DEADLINE_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Run an application that no test puts anything into."""
-    with running_site(tmp_path_factory.mktemp("site")) as site:
-        yield site
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with running_site(tmp_path) as site:
-        yield site
 
 
 def test_an_account_lives_from_making_to_removal(site: Site) -> None:
