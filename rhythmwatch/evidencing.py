@@ -6,8 +6,9 @@ import asyncio
 import base64
 import contextlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -193,6 +194,7 @@ def cut_due(
     counters: Counters,
     partitions: Collection[int] = range(DEFAULT_PARTITIONS),
     total: int = DEFAULT_PARTITIONS,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Cut the evidence of alarms whose strip is recorded, or will not be any more, and count them.
 
@@ -209,12 +211,16 @@ def cut_due(
         Only alarms of patients of these.
     total : int
         Partitions of the bus.
+    stopped : callable
+        Whether to end after the strip at hand.
     """
 
     def mine(patient: str) -> bool:
         return partition_of(patient, total) in partitions
 
     for alarm in store.wanted(now_ms - BACK_MS, now_ms, AT_ONCE, mine=mine):
+        if stopped():
+            return
         _, to_ms = stretch_of(alarm)
         # What came late is recorded late.
         age = now_ms - (max(to_ms, alarm.changed_ms) if alarm.retrospective else to_ms)
@@ -280,7 +286,8 @@ async def examine(
                     if not ready:
                         await asyncio.to_thread(upgrade, engine)
                         ready = True
-                    await asyncio.to_thread(cut_due, store, archive, models, now_ms(), counters, partitions)
+                    due = partial(cut_due, partitions=partitions, stopped=stop.is_set)
+                    await asyncio.to_thread(due, store, archive, models, now_ms(), counters)
                     wait, failing = poll_s, ""
                 except (SQLAlchemyError, OSError) as error:
                     counters.failures += 1
