@@ -54,7 +54,7 @@ def load_models(folder: Path | None = None) -> Models:
 
 @lru_cache(maxsize=1)
 def _load(place: Path, version: str) -> Models:
-    """Load files of this hash; the same ones again, as a spare that becomes a worker asks for, are the same object."""
+    """Load files of this hash; the same ones again, as a process asks for that a spare forked, are the same object."""
     try:
         qrs = qrs_model.load(place / qrs_model.FILE)
         beats = BeatModel.load(place)

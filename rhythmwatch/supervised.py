@@ -18,8 +18,8 @@ from rhythmwatch.spare import ALONE, NONE, ORDERS_FD, order
 
 log = structlog.get_logger()
 
-FORK_S: Final = 3.0
-"""Longest that a process which stands by may take to fork another."""
+FORK_S: Final = 8.0
+"""Longest that a process which stands by may take to fork another; on a full machine a fresh one takes longer."""
 
 
 class Supervised:
