@@ -48,7 +48,7 @@ def test_times_follow_a_clock_that_steps_often(desk: Desk) -> None:
     """A device that sleeps again and again is put at the time of the wall each time, however often it was."""
     sent, off = [], 0
     for number, frame in enumerate(frames(samples(250 * 1200, leads=1))):
-        off += 40_000 if number % 20 == 19 else 0
+        off += 150_000 if number % 20 == 19 else 0
         sent.append(entry(frame, delay=off))
     desk.put(sent)
     desk.recording.flush()
