@@ -100,7 +100,10 @@ def read_patient(resource: Mapping[str, Any]) -> dict[str, str]:
     names = _items(resource, "name")
     if not names:
         raise FhirError("Patient.name is missing")
-    given = " ".join(str(part) for part in names[0].get("given", []))
+    parts = names[0].get("given") or []
+    if not isinstance(parts, list):
+        raise FhirError("Patient.name.given must be a list")
+    given = " ".join(str(part) for part in parts)
     name = str(names[0].get("text") or f"{given} {names[0].get('family', '')}".strip())
     identifiers = _items(resource, "identifier")
     mrn = str(identifiers[0].get("value", "")) if identifiers else ""
@@ -144,14 +147,14 @@ def read_encounter(resource: Mapping[str, Any]) -> dict[str, str]:
         if extension.get("url") == DEVICE_EXTENSION:
             device = _reference(extension.get("valueReference"), "Device")
     places = _items(resource, "location")
-    bed = str((places[-1].get("location") or {}).get("display", "")) if places else ""
+    bed = _display(places[-1].get("location")) if places else ""
     identifiers = _items(resource, "identifier")
     found = {
         "status": str(resource.get("status", "")),
         "person": _reference(resource.get("subject"), "Patient"),
         "device": device,
         "bed": bed,
-        "ward": str((resource.get("serviceProvider") or {}).get("display", "")),
+        "ward": _display(resource.get("serviceProvider")),
         "visit": str(identifiers[0].get("value", "")) if identifiers else "",
     }
     if not found["person"]:
@@ -343,6 +346,12 @@ def _items(resource: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise FhirError(f"{resource.get('resourceType')}.{name} must be a list of objects")
     return value
+
+
+def _display(value: Any) -> str:
+    if value and not isinstance(value, dict):
+        raise FhirError("a reference must be an object")
+    return str((value or {}).get("display", ""))
 
 
 def _reference(value: Any, kind: str) -> str:

@@ -465,16 +465,16 @@ def pictures() -> Target:
 
 ALL: Final[dict[str, tuple[Callable[[], Target], float, tuple[str, ...]]]] = {
     "frames": (frames, 6, ("ingest",)),
-    "straps": (straps, 3, ("ingest",)),
+    "straps": (straps, 1.5, ("ingest",)),
     "notes": (notes, 3, ("ingest",)),
-    "mqtt": (mqtt, 2, ("ingest", "bus")),
+    "mqtt": (mqtt, 1, ("ingest", "bus")),
     "journal": (journal, 3, ("ingest",)),
     "messages": (messages, 4, ("bus", "ingest", "web")),
     "pages": (pages, 2, ("web",)),
-    "admissions": (admissions, 1, ("rhythmwatch.adt_message", "hl7")),
+    "admissions": (admissions, 0.4, ("rhythmwatch.adt_message", "hl7")),
     "resources": (resources, 3, ("alerts.fhir",)),
-    "uploads": (uploads, 0.3, ("ingest", "edfio")),
-    "pictures": (pictures, 0.2, ("rhythmwatch.pictures", "rhythmwatch.unpacking")),
-    "fold": (fold, 0.05, ("bus", "ingest", "alerts", "rhythmwatch")),
+    "uploads": (uploads, 0.15, ("ingest", "edfio")),
+    "pictures": (pictures, 0.1, ("rhythmwatch.pictures", "rhythmwatch.unpacking")),
+    "fold": (fold, 0.02, ("bus", "ingest", "alerts", "rhythmwatch")),
 }
 """By name: what makes the target, its share of the runs, and the packages whose coverage leads it."""

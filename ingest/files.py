@@ -19,6 +19,9 @@ from ingest.recordings import FIRST_LEAD, Recording, RecordingError, read_record
 LARGEST: Final = 256 * 1024 * 1024
 """Bytes of a file that is still read."""
 
+MOST_MISSING: Final = 1 << 25
+"""Missing samples that are filled in: a small file may say that very many are."""
+
 GAIN: Final = 1000.0
 """Units per mV of what is read from files in mV: 1 uV."""
 
@@ -117,7 +120,12 @@ def read_csv(path: Path) -> Recording:
     if not lines:
         raise RecordingError(f"{path.name} holds no samples: give one line a sample, leads in columns, in mV")
     delimiter = max(",;\t", key=lines[0].count)
-    rows = [row for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter) if any(row)]
+    try:
+        rows = [row for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter) if any(row)]
+    except csv.Error as error:
+        raise RecordingError(f"{path.name} is no table ({error})") from error
+    if not rows:
+        raise RecordingError(f"{path.name} holds nothing but empty cells")
     header = [] if all(_is_number(cell) for cell in rows[0]) else [cell.strip() for cell in rows.pop(0)]
     width = len(header) or (len(rows[0]) if rows else 0)
     if not rows or any(len(row) != width for row in rows):
@@ -166,10 +174,12 @@ def read_json(path: Path) -> Recording:
     frames = whole if isinstance(whole, list) else [whole]
     parts: list[NDArray[np.float64]] = []
     leads: list[str] = []
-    rate, end = 0.0, 0
+    rate, end, missing = 0.0, 0, 0
     try:
         for frame in frames:
             rate = rate or float(frame["rate"])
+            if not RATE_MIN_HZ <= rate <= RATE_MAX_HZ:
+                raise ValueError(f"a rate of {rate:g} Hz")
             given = frame["samples"]
             if isinstance(given, dict):
                 leads = leads or [str(name) for name in given]
@@ -178,11 +188,14 @@ def read_json(path: Path) -> Recording:
             values = values[:, None] if values.ndim == 1 else values
             first = int(frame.get("sample", end))
             if parts and 0 < first - end < 60 * rate:
+                missing += (first - end) * values.shape[1]
+                if missing > MOST_MISSING:
+                    raise ValueError("more is missing than can be filled")
                 parts.append(np.full((first - end, values.shape[1]), np.nan))
             parts.append(values)
             end = first + len(values)
         table = np.concatenate(parts)
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise RecordingError(
             f'{path.name} holds no frames: each needs "rate" and "samples" ({_first_line(error)})'
         ) from error

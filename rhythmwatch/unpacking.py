@@ -82,7 +82,7 @@ def _place(archive: Path, item: zipfile.ZipInfo) -> PurePosixPath | None:
     """Path of an entry in the folder; None for what is no file of ours."""
     name = item.filename
     path = PurePosixPath(name)
-    odd = not name.isprintable() or "\\" in name or ":" in name or path.is_absolute() or ".." in path.parts
+    odd = not name or not name.isprintable() or "\\" in name or ":" in name or path.is_absolute() or ".." in path.parts
     if odd or stat.S_ISLNK(item.external_attr >> 16) or any(len(part.encode()) > 255 for part in path.parts):
         raise ValueError(f"{archive.name} holds a file named {name[:80]!r}, which leads elsewhere: pack plain folders")
     if item.is_dir() or any(part in _NOT_OURS or part.startswith("._") for part in path.parts):

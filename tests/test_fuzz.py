@@ -13,6 +13,8 @@ from types import ModuleType
 
 import pytest
 
+from ingest.files import read_file
+from ingest.recordings import RecordingError
 from rhythmwatch.unpacking import unpack
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
@@ -101,6 +103,14 @@ FOUND = {
     "an entry with such text": ("fold", b"\x00\x24\x02" + bytes(8) + b"\x01x\x82\xa4type\xa6action\xa4name\xa3a\xc3k"),
     "lists within lists from a page": ("pages", b'{"x":' + b"[" * 100_000),
     "lists within lists on the bus": ("messages", b"\x82\xa4type\xa6action\xa1x" + b"\x91" * 100_000),
+    "a table of empty cells": ("uploads", b"\0# rate = 250\n,\n"),
+    "a cell without end": ("uploads", b"\0# rate = 250\nMLII\n" + b"1" * 200_000),
+    "a rate beyond reason": ("uploads", b'\1[{"rate":1e15,"samples":[1]},{"rate":1,"samples":[1],"sample":1e16}]'),
+    "a number beyond any": ("uploads", b'\1[{"rate":250,"samples":[1],"sample":1e999}]'),
+    "a list that should be an object": (
+        "resources", b'{"resourceType":"Encounter","subject":{"reference":"Patient/1"},"serviceProvider":[1]}'
+    ),
+    "a number that should be a list": ("resources", b'{"resourceType":"Patient","name":[{"given":5}]}'),
     "a header without a trigger event": ("admissions", b"\x0bMSH|^~\\&|HIS|H|RW|W|2026||ADT|1|P|2.5\r\x1c\r"),
 }  # fmt: skip
 
@@ -112,6 +122,24 @@ def test_what_was_found_stays_mended(targets: ModuleType, what: str):
     target = targets.ALL[name][0]()
     target.run(data)
     target.close()
+
+
+def test_small_files_do_not_fill_the_memory(tmp_path: Path):
+    """Frames that say how much is missing between them are refused where that is more than can be."""
+    frames = [{"rate": 2000, "samples": [1], "sample": 119_000 * number} for number in range(400)]
+    path = tmp_path / "gaps.json"
+    path.write_text(json.dumps(frames), encoding="utf-8")
+    with pytest.raises(RecordingError, match="missing"):
+        read_file(path)
+
+
+def test_a_zip_with_a_file_without_a_name_is_refused(tmp_path: Path):
+    """Its name leads nowhere."""
+    with zipfile.ZipFile(tmp_path / "named.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo("a"), b"")
+        archive.infolist()[0].filename = ""
+    with pytest.raises(ValueError, match="leads elsewhere"):
+        unpack(tmp_path / "named.zip", tmp_path / "out")
 
 
 def test_a_damaged_zip_is_one_line(tmp_path: Path):
