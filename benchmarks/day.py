@@ -1,4 +1,4 @@
-"""Memory of each process over a simulated day: ``python benchmarks/day.py --patients 14 --hours 24 --looks day.jsonl``.
+"""Memory of each process over a simulated day: ``python benchmarks/day.py --patients 14 --speed 38 --looks day.jsonl``.
 
 Patients (recordings of mitdb at 250 Hz that begin anew, else simulated) go through the whole chain of one machine:
 broker, ingest, bus, worker, pages with one wall looking on, historian, notifier, recorder, evidence. They are played
@@ -11,7 +11,8 @@ failure, and so is a process that was started again, or a day that the chain did
 Each simulated hour is told as it ends. With `--looks` every look is written to a file, from which `--report` makes the
 same report again, also of a run that was cut short.
 
-The bus keeps an hour of events by the wall; a day in twenty minutes would never see the end of that hour. So the bench
+What waits on the bus is what is played in the minute between two flushes of the recorder, so it grows with the pace: give
+a `--speed` that the machine carries throughout. The bus keeps an hour of events by the wall; a day in twenty minutes would never see the end of that hour. So the bench
 forgets what is older than a simulated hour, as the worker does in real time.
 """
 
@@ -366,7 +367,10 @@ def main() -> None:
 
 def _run(given: argparse.Namespace) -> tuple[list[Look], bool]:
     """Play the day; gives the looks, and whether it was played to its end."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     os.environ.setdefault("RHYTHMWATCH_LOG_LEVEL", "warning")
     looks = Looks(given.looks)
     # Whoever started it may have had it ignore the one; asked to end by the other, it takes its processes along too.
