@@ -11,9 +11,10 @@ failure, and so is a process that was started again, or a day that the chain did
 Each simulated hour is told as it ends. With `--looks` every look is written to a file, from which `--report` makes the
 same report again, also of a run that was cut short.
 
-What waits on the bus is what is played in the minute between two flushes of the recorder, so it grows with the pace: give
-a `--speed` that the machine carries throughout. The bus keeps an hour of events by the wall; a day in twenty minutes would never see the end of that hour. So the bench
-forgets what is older than a simulated hour, as the worker does in real time.
+What waits on the bus is what is played in the minute between two flushes of the recorder, so it grows with the pace:
+give a `--speed` that the machine carries throughout. The bus keeps an hour of events by the wall; a day in twenty
+minutes would never see the end of that hour. So the bench forgets what is older than a simulated hour, as the worker
+does in real time.
 """
 
 from __future__ import annotations
