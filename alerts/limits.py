@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Final
 
@@ -275,6 +276,10 @@ PROFILES: Final[Mapping[str, Limits]] = MappingProxyType(
 )
 
 
+_NAMES: Final = tuple(item.name for item in fields(Limits) if item.name != "off")
+_values: Final = attrgetter(*_NAMES)
+
+
 def of_profile(name: str | float | bool) -> Limits:
     """Limits of a profile; `LimitsError` if there is none of that name."""
     limits = PROFILES.get(name) if isinstance(name, str) else None
@@ -285,7 +290,7 @@ def of_profile(name: str | float | bool) -> Limits:
 
 def values_of(limits: Limits) -> dict[str, float | bool]:
     """Every limit by its name; kinds switched off are not among them."""
-    return {item.name: getattr(limits, item.name) for item in fields(Limits) if item.name != "off"}
+    return dict(zip(_NAMES, _values(limits), strict=True))
 
 
 def limits_from(values: Mapping[str, float | bool], off: Iterable[str]) -> Limits:

@@ -20,8 +20,8 @@ _BITS: Final = 64
 
 @kernel
 def _squeeze(row: Any, out: Any) -> int:
-    blocks = (row.size + _BLOCK - 1) // _BLOCK
-    used = (blocks + _BITS - 1) // _BITS
+    blocks: int = (row.size + _BLOCK - 1) // _BLOCK
+    used: int = (blocks + _BITS - 1) // _BITS
     for i in range(used):
         out[i] = np.uint64(0)
     for block in range(blocks):
@@ -39,8 +39,8 @@ def _squeeze(row: Any, out: Any) -> int:
 
 @kernel
 def _restore(packed: Any, row: Any) -> bool:
-    blocks = (row.size + _BLOCK - 1) // _BLOCK
-    used = (blocks + _BITS - 1) // _BITS
+    blocks: int = (row.size + _BLOCK - 1) // _BLOCK
+    used: int = (blocks + _BITS - 1) // _BITS
     if packed.size < used:
         return False
     for block in range(blocks):
@@ -54,7 +54,7 @@ def _restore(packed: Any, row: Any) -> bool:
         else:
             for i in range(begin, end):
                 row[i] = np.uint64(0)
-    return used == packed.size
+    return bool(used == packed.size)
 
 
 def squeeze(row: NDArray[np.uint64]) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import Any, Final, TypeAlias
 
@@ -139,6 +139,7 @@ class Stages:
             "rhythm": rhythm.new_states(capacity),
         }
         self._free = list(range(capacity - 1, -1, -1))
+        self._words = _words(self._stores)
         text = repr([(name, store.dtype.descr) for name, store in self._stores.items()]) + models.version
         self.layout_hash = hashlib.sha256(text.encode()).hexdigest()[:16]
         """Names the layout of the records and the networks; a checkpoint of another one is not loaded."""
@@ -149,6 +150,7 @@ class Stages:
             size = len(self._stores["frontend"])
             for name, store in self._stores.items():
                 self._stores[name] = np.concatenate([store, np.zeros_like(store)])
+            self._words = _words(self._stores)
             self._free = list(range(2 * size - 1, size - 1, -1))
         return self._free.pop()
 
@@ -175,19 +177,13 @@ class Stages:
 
     def dump(self, slot: int) -> dict[str, bytes]:
         """Copy the records of a row; what can be made again and what is zero is left out."""
-        return {name: squeeze(self._words(name)[slot]) for name in self._stores}
+        return {name: squeeze(words[slot]) for name, words in self._words.items()}
 
     def load(self, slot: int, records: dict[str, bytes]) -> None:
         """Put back what `dump` gave; `ValueError` when a record does not fit."""
-        for name in self._stores:
-            restore(records[name], self._words(name)[slot])
+        for name, words in self._words.items():
+            restore(records[name], words[slot])
         spectrogram.rebuild(self._stores["spectrogram"], np.array([slot], np.int64))
-
-    def _words(self, name: str) -> NDArray[np.uint64]:
-        """View what a checkpoint needs of a store, a row a patient."""
-        store = self._stores[name]
-        known = spectrogram.KNOWN if name == "spectrogram" else store.dtype.itemsize
-        return store.view(np.uint64).reshape(len(store), -1)[:, : known // WORD]
 
     def run(self, chunks: Sequence[Chunk]) -> list[list[Stretch]]:
         """Pass new samples through all stages.
@@ -325,6 +321,15 @@ class Stages:
 
 _Piece: TypeAlias = tuple[Chunk, NDArray[np.float32], list[Stretch]]
 """Of which chunk, its samples, and where their stretch belongs."""
+
+
+def _words(stores: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.uint64]]:
+    """View what a checkpoint needs of each store, a row a patient."""
+    found = {}
+    for name, store in stores.items():
+        known = spectrogram.KNOWN if name == "spectrogram" else store.dtype.itemsize
+        found[name] = store.view(np.uint64).reshape(len(store), -1)[:, : known // WORD]
+    return found
 
 
 def _rate(piece: _Piece) -> float:
