@@ -4,7 +4,9 @@ LEADS_OFF comes with the first block without contact and goes after 2 s with it.
 without a frame or without a valid sample and goes with the first. NOISY comes with `noisy_s` of noise in the last
 `noisy_of_s` and goes with `noisy_back_s` or less. While the signal is blind no beat counts, ASYSTOLE and PAUSE wait,
 and verdicts say nothing. After `BLIND_END` of it the standing conditions that nobody can judge any more end and say
-so, except the lethal ones: these stand until there is evidence of their end.
+so, except the lethal ones: these stand until there is evidence of their end. While no frame comes nobody knows yet
+whether samples are missing, for what a cut network held up is judged as if it had come in time: so silence ends them
+after `SILENT_END_S` only.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ BLOCK: Final = RATE // 5
 """Samples in a block of the signal path (0.2 s); flags are those of one block."""
 LEADS_BACK: Final = 2 * RATE
 BLIND_END: Final = 10 * RATE
+SILENT_END_S: Final = 60.0
 BLINDED: Final = "heart rate, beats and rhythm can't be judged"
 
 
@@ -113,7 +116,8 @@ def on_silence(state: RuleState, silence: Silence, limits: Limits, out: list[Con
             detail=f"no data for {silence.seconds:.0f} s: {BLINDED}",
             step=NEVER,
         )
-        _end_blind(state, silence.at, out)
+        if silence.seconds >= SILENT_END_S:
+            _end_blind(state, silence.at, out)
     elif silence.seconds == 0 and state.silent:
         state.silent = False
         _data_back(state, silence.at, out)

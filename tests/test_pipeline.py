@@ -184,7 +184,7 @@ def test_silence_raises_no_data_and_frames_end_it():
 
 @pytest.mark.parametrize("cut_s", [10, 30])
 def test_what_a_cut_network_held_up_is_judged_live(cut_s: int):
-    """Frames in order behind a silence give the same beats, at their time, and none of them comes too late."""
+    """Frames in order behind a silence give the same beats and alarms, at their time, and none comes too late."""
     frames = stories.frames(stories.recording("sinus:18,hr=75; sinus:60,hr=140", 75), "a")
     whole_ms = 20_500 + 1000 * cut_s
     ticks = [Inbound(Entry.TICK, 1000 * second + 700, "", b"") for second in range(80)]
@@ -200,8 +200,14 @@ def test_what_a_cut_network_held_up_is_judged_live(cut_s: int):
     def beats(output: Output) -> dict[tuple[int, str], int]:
         return {(e.sample, e.code): e.ms for _, e in output.events if isinstance(e, BeatEvent)}
 
+    def alarms(output: Output) -> list[str]:
+        found = [e for _, e in output.events if isinstance(e, AlarmEvent) and not e.technical]
+        return [e.id for e in found if e.revision == 0]
+
     pipeline, output = played(cut=True)
-    got, expected = beats(output), beats(played(cut=False)[1])
+    undisturbed = played(cut=False)[1]
+    got, expected = beats(output), beats(undisturbed)
+    assert alarms(output) == alarms(undisturbed) != []
     assert pipeline.late_frames == 0
     assert ("NO_DATA", True) in {(kind, on) for kind, on, *_ in stories.conditions(output)}
     assert got.keys() == expected.keys()

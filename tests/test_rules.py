@@ -184,6 +184,16 @@ def test_silence_and_missing_samples_are_no_data():
     ]
 
 
+def test_silence_ends_what_stands_only_after_a_minute():
+    """What comes behind a shorter silence without a gap is the same alarm; over a longer one nobody can tell."""
+    fast = beats("N" * 40, 0.4)
+    at = max(item.r for item in fast)
+    short, _ = run([*fast, *(Silence(at, float(second)) for second in range(10, 60)), Silence(at, 0.0)])
+    assert [c.on for c in short if c.kind is Kind.TACHY] == [True]
+    ended, _ = run([*fast, *(Silence(at, float(second)) for second in range(10, 61))])
+    assert [c.on for c in ended if c.kind is Kind.TACHY] == [True, False]
+
+
 def test_noise_for_twenty_of_thirty_seconds():
     """Two stretches that add up to 20 s within 30 s raise NOISY at the exact sample; it ends at 10 s or less."""
     flips = [(5, True), (15, False), (20, True), (40, False)]
