@@ -149,7 +149,9 @@ class Stages:
         if not self._free:
             size = len(self._stores["frontend"])
             for name, store in self._stores.items():
-                self._stores[name] = np.concatenate([store, np.zeros_like(store)])
+                # Rows that nobody has yet take no memory.
+                self._stores[name] = np.zeros(2 * size, store.dtype)
+                self._stores[name][:size] = store
             self._words = _words(self._stores)
             self._free = list(range(2 * size - 1, size - 1, -1))
         return self._free.pop()
