@@ -88,7 +88,7 @@ async def embedded(
             *(program, "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"),
             *("--dir", str(data_dir), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
             # States hardly shrink, and the child that writes the file anew takes a core from everybody else.
-            *("--rdbcompression", "no", "--auto-aof-rewrite-min-size", "256mb"),
+            *("--rdbcompression", "no", "--auto-aof-rewrite-min-size", "96mb"),
             *("--stream-node-max-bytes", str(NODE_BYTES), "--stream-node-max-entries", str(NODE_ENTRIES)),
             *("--maxmemory", f"{memory_mb}mb", "--maxmemory-policy", "noeviction"),
             *("--daemonize", "no", "--loglevel", "warning", "--logfile", ""),
