@@ -39,7 +39,7 @@ PATIENTS: Final = int(os.environ.get("RHYTHMWATCH_CHAOS_PATIENTS", "200"))
 """Fewer make a storm that a busy machine bears while one is written; the table is of the whole ward."""
 SECONDS: Final = 160
 """Signal of each patient."""
-SPEED: Final = float(os.environ.get("RHYTHMWATCH_CHAOS_SPEED", "4"))
+SPEED: Final = float(os.environ.get("RHYTHMWATCH_CHAOS_SPEED", "3"))
 EPOCH: Final = 1
 CLIENTS: Final = 4
 LAG_MS: Final = 500
