@@ -17,13 +17,12 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence, Set
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Final
 
 import ray
 from ray.exceptions import RayError
 
-from bus.messages import DEFAULT_PARTITIONS
+from rhythmwatch.ranges import equal_ranges, span
 
 NAMESPACE: Final = "rhythmwatch"
 ANSWER_S: Final = 5.0
@@ -157,20 +156,6 @@ def connect(address: str) -> None:
         raise FleetError(f"no Ray cluster at {address}: {reason}; start one with: ray start --head") from error
 
 
-def ranges(workers: int, partitions: int = DEFAULT_PARTITIONS) -> list[tuple[int, int]]:
-    """Split the partitions into equal ranges, first and last of each.
-
-    Raises
-    ------
-    FleetError
-        If there are not so many partitions.
-    """
-    if not 1 <= workers <= partitions:
-        raise FleetError(f"{workers} workers: there must be 1 to {partitions}, a partition each")
-    edges = [number * partitions // workers for number in range(workers + 1)]
-    return [(first, last - 1) for first, last in pairwise(edges)]
-
-
 def up(
     bus: str, broker: str, *, workers: int, ingests: int, cpus: float = 1.0, replicas: int = 0, spares: int = 1
 ) -> None:
@@ -194,11 +179,14 @@ def up(
     Raises
     ------
     FleetError
-        If the actors do not come up in time, for instance for want of cores.
+        If there are more workers than partitions, or the actors do not come up in time, for instance for want of cores.
     """
+    try:
+        shares = equal_ranges(workers)
+    except ValueError as error:
+        raise FleetError(str(error)) from error
     wanted: dict[str, tuple[str, dict[str, Any]]] = {
-        f"worker-{first}-{last}": ("worker", {"bus": bus, "first": first, "last": last})
-        for first, last in ranges(workers)
+        f"worker-{span(mine)}": ("worker", {"bus": bus, "first": mine[0], "last": mine[-1]}) for mine in shares
     }
     for number in range(1, ingests + 1):
         wanted[f"ingest-{number}"] = ("ingest", {"bus": bus, "broker": broker, "replicas": replicas})

@@ -175,3 +175,10 @@ async def test_nodes_die_and_ranges_move(nodes: list[Node], tmp_path: Path) -> N
         event for events in stories.by_patient(stories.run(entries(0, SECONDS))).values() for event in events
     )
     assert got == wanted
+
+
+@pytest.mark.parametrize("workers", [0, 65])
+def test_more_workers_than_partitions_are_refused(workers: int) -> None:
+    """Before a cluster is asked."""
+    with pytest.raises(fleet.FleetError, match="1 to 64"):
+        fleet.up("redis://nowhere", "mqtt://nowhere", workers=workers, ingests=1)
