@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
+import waiting
 from sqlalchemy import Engine
 from wall_fakes import alarm
 
@@ -111,11 +113,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     desk.engine.dispose()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something holds."""
-    async with asyncio.timeout(15):
-        while not condition():
-            await asyncio.sleep(0.01)
+until = partial(waiting.until, seconds=15)
 
 
 class Taker:

@@ -5,12 +5,14 @@ import contextlib
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import aiomqtt
 import numpy as np
 import pytest
+import waiting
 
 from bus.messages import Entry, Inbound, pack_inbound, partition_of, unpack_inbound
 from bus.pressure import Pressure
@@ -51,11 +53,7 @@ def subscriber(broker: Broker, bus: Bus, pace: Pace = FAST, pressure: Pressure |
     return Subscriber(options, bus, pace=pace, pressure=pressure)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, with a deadline."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():
-            await asyncio.sleep(0.01)
+until = partial(waiting.until, seconds=DEADLINE_S)
 
 
 @contextlib.asynccontextmanager

@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import aiomqtt
 import msgspec
 import numpy as np
 import pytest
+import waiting
 
 from ingest.broker import Broker, embedded_broker
 from ingest.codecs import decode, decode_frame
@@ -29,11 +31,7 @@ def meta(device: str = "bed-1") -> DeviceMeta:
     return DeviceMeta(device, 5, 250.0, ("MLII", "V1"), 200.0)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, with a deadline."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():
-            await asyncio.sleep(0.01)
+until = partial(waiting.until, seconds=DEADLINE_S)
 
 
 class Line:

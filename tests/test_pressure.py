@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import aiomqtt
 import numpy as np
 import pytest
 import stories
+import waiting
 
 from bus.messages import pack_inbound, partition_of
 from bus.pressure import Pressure
@@ -29,11 +31,7 @@ DEADLINE_S = 60.0
 PARTITIONS = 4
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, with a deadline."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():
-            await asyncio.sleep(0.02)
+until = partial(waiting.until, seconds=DEADLINE_S)
 
 
 @contextlib.asynccontextmanager

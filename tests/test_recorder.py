@@ -10,11 +10,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import waiting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recording_desk import T0, Desk, beat, desk, entry, frames, read_all, samples
@@ -131,11 +133,7 @@ def private_desk() -> Iterator[Desk]:
         shutil.rmtree(folder)
 
 
-async def until(condition: Any) -> None:
-    """Wait until a condition holds."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():
-            await asyncio.sleep(0.02)
+until = partial(waiting.until, seconds=DEADLINE_S)
 
 
 @pytest.fixture

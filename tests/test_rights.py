@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import zipfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+import waiting
 import wfdb
 from history_reading import recent_alarms
 from sqlalchemy import insert, select
@@ -167,11 +168,7 @@ def needles(units: np.ndarray) -> list[bytes]:
     return rows + [units[at : at + 12, 0].tobytes() for at in range(0, len(units), 250)]
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    """Let the loop run until something is so."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():
-            await asyncio.sleep(0.01)
+until = partial(waiting.until, seconds=DEADLINE_S)
 
 
 async def stay_of(house: House, name: str, seed: int, epoch: int) -> tuple[str, np.ndarray]:

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+import waiting
 
 from bus.connect import open_client
 from bus.errors import (
@@ -43,11 +45,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-async def until(condition) -> None:
-    """Wait for a condition, with a deadline."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():
-            await asyncio.sleep(0.01)
+until = partial(waiting.until, seconds=DEADLINE_S)
 
 
 def test_the_keys_of_a_partition_share_a_slot():

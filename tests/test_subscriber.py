@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import aiomqtt
 import numpy as np
 import pytest
+import waiting
 
 from bus.errors import BusUnavailableError
 from bus.messages import DeviceNote, Entry, Inbound, partition_of, unpack_inbound, unpack_note
@@ -45,11 +47,7 @@ def device(broker: Broker) -> aiomqtt.Client:
     return aiomqtt.Client(broker.host, broker.port, username=name, password=password, protocol=version)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for a condition, with a deadline."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
+until = partial(waiting.until, seconds=20.0)
 
 
 @contextlib.asynccontextmanager

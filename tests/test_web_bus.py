@@ -7,11 +7,13 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx2
 import msgspec
 import pytest
+import waiting
 from fastapi import FastAPI
 from wall_fakes import USER, alarm
 from web_client import HOST, OWN, client, password_hash, ward
@@ -54,11 +56,7 @@ async def put_event(bus: Bus, event: AlarmEvent | StatusEvent) -> None:
     await bus.commit(partition, epoch, [pack(event)], [], None, position)
 
 
-async def until(condition) -> None:
-    """Let the loop run until something is so."""
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
+until = partial(waiting.until, seconds=30)
 
 
 @pytest.mark.services

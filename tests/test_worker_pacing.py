@@ -7,12 +7,14 @@ wait is counted, or is held against the least that it has to be.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import stories
+import waiting
 
 from bus.errors import FencedError, RewoundError
 from bus.messages import Inbound, pack_inbound
@@ -92,11 +94,7 @@ async def working(bus: Bus) -> AsyncIterator[None]:
         await end([task])
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():
-            await asyncio.sleep(0.005)
+until = partial(waiting.until, seconds=DEADLINE_S)
 
 
 def entries() -> list[tuple[int, bytes]]:
