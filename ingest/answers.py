@@ -7,9 +7,10 @@ with the broker. A service that does not say that it answers is taken to have wh
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Collection, Iterable
 from typing import Final
+
+from ingest.codecs import frame_number
 
 WINDOW: Final = 240
 """Two seconds of what is let through of one device."""
@@ -17,7 +18,6 @@ ASK_S: Final = 30.0
 """How long a device waits after a connect to hear whether there are answers."""
 STALL_S: Final = 600.0
 """After this long without an answer what is not answered is sent again."""
-_NUMBER: Final = struct.Struct("<8xQQ")
 
 
 class Answers:
@@ -59,7 +59,7 @@ class Answers:
         """Note that a record, a frame in the binary codec, is on its way."""
         if not self._frames:
             self._since_s = now_s
-        frame: tuple[int, int] = _NUMBER.unpack_from(payload)
+        frame = frame_number(payload)
         self._open[frame], self._frames[number] = number, frame
 
     def end(self, number: int) -> None:

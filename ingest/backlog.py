@@ -8,8 +8,6 @@ Devices take turns. What is on the bus is answered on ``commands``, so that a de
 from __future__ import annotations
 
 import asyncio
-import random
-import struct
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -20,8 +18,8 @@ import structlog
 from bus.errors import BusError
 from bus.pressure import Pressure
 from bus.streams import Bus
-from ingest.codecs import MAGIC, MAX_BYTES, check_frame, decode
-from ingest.connection import Connection, Received, connect_error
+from ingest.codecs import MAGIC, MAX_BYTES, check_frame, decode, frame_number
+from ingest.connection import Connection, Received, backoff_s, connect_error
 from ingest.connection_options import ConnectionOptions
 from ingest.notes import stored_answer
 from ingest.pacing import Pace, Pacer
@@ -33,7 +31,6 @@ TURN_S: Final = 0.05
 LOOK_S: Final = 0.5
 FORGET_S: Final = 10.0
 BACKOFF_S: Final = (0.1, 10.0)
-_NUMBER: Final = struct.Struct("<8xQQ")  # epoch, sequence number
 
 _log = structlog.get_logger(__name__)
 
@@ -124,8 +121,7 @@ class Backlog:
                 connection.live = False
                 self.connected = False
             self._counts["reconnects"] += 1
-            low, high = BACKOFF_S
-            await asyncio.sleep(min(high, low * 2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            await asyncio.sleep(backoff_s(attempt, *BACKOFF_S))
             attempt = min(attempt + 1, 16)
 
     def take(self, message: Received) -> None:
@@ -177,7 +173,7 @@ class Backlog:
         frames: dict[str, list[tuple[int, int]]] = {}
         last: dict[str, Received] = {}
         for message in messages:
-            frames.setdefault(message.topic, []).append(_NUMBER.unpack_from(message.stored))
+            frames.setdefault(message.topic, []).append(frame_number(message.stored))
             last[message.topic] = message
         for topic, message in last.items():
             message.answer(topic.removesuffix(STORED) + "commands", stored_answer(frames[topic]))

@@ -48,7 +48,10 @@ MAX_BYTES: Final = 1 << 20
 """A payload above this is refused unread; the largest valid frame has 0.96 MB."""
 
 _HEAD: Final = struct.Struct("<2sBBIQQQQddIBBH")
+_NUMBER: Final = struct.Struct("<8xQQ")
 _CRC: Final = struct.Struct("<I")
+UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+"""What `msgspec` raises for bytes that are no message of a type."""
 _TYPES: Final[dict[int, np.dtype[Any]]] = {2: np.dtype("<i2"), 4: np.dtype("<i4")}
 
 
@@ -154,6 +157,12 @@ def decode_frame(payload: bytes) -> Frame:
     return Frame(device, epoch, seq, sample, device_ms, rate, leads, gain, samples)
 
 
+def frame_number(payload: bytes) -> tuple[int, int]:
+    """Epoch and sequence number of a frame in the binary codec that has been checked before."""
+    epoch, seq = _NUMBER.unpack_from(payload)
+    return epoch, seq
+
+
 class FrameFacts(NamedTuple):
     """What ingest needs to know of a frame."""
 
@@ -232,7 +241,7 @@ def decode_json(payload: bytes) -> Frame:
         raise FrameError("oversize", f"payload of {len(payload)} bytes, at most {MAX_BYTES} are taken")
     try:
         fields = _json_decoder.decode(payload)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise FrameError("json", f"not a frame in JSON: {error}") from error
     columns = list(fields.samples.values())
     if not 1 <= len(columns) <= MAX_LEADS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import ssl
 import struct
 from collections.abc import Callable, Iterable
@@ -390,3 +391,8 @@ def _read_length(data: bytes, at: int) -> tuple[int, int]:
 def connect_error(error: BaseException) -> str:
     """Say in one line for people why there is no connection."""
     return str(error) or type(error).__name__
+
+
+def backoff_s(attempt: int, low: float, high: float) -> float:
+    """Pause before the next attempt to connect, twice as long each time and jittered."""
+    return min(high, low * 2.0**attempt) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter

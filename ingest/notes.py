@@ -19,6 +19,7 @@ from typing import Final, Literal
 import msgspec
 
 from bus.messages import DeviceNote
+from ingest.codecs import UNREADABLE
 from ingest.frame import MAX_LEADS, RATE_MAX_HZ, RATE_MIN_HZ, FrameError
 
 MAX_NOTE_BYTES: Final = 4_096
@@ -64,7 +65,7 @@ def decode_status(payload: bytes) -> DeviceNote:
         return DeviceNote(word.decode())
     try:
         return DeviceNote(_status.decode(payload).name)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise FrameError("note", f"status is online or offline: {error}") from error
 
 
@@ -72,7 +73,7 @@ def decode_event(payload: bytes) -> DeviceNote:
     """Read ``events``; `FrameError` with reason ``oversize`` or ``note``."""
     try:
         note = _event.decode(_checked(payload))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise FrameError("note", f"no event of a device: {error}") from error
     if note.name == "battery" and not 0 <= note.value <= 1:
         raise FrameError("note", f"battery {note.value} is outside 0 to 1")
@@ -98,7 +99,7 @@ def decode_meta(payload: bytes) -> MetaNote:
     """Read ``meta``; `FrameError` with reason ``oversize``, ``note``, ``leads``, ``rate`` or ``gain``."""
     try:
         note = _meta.decode(_checked(payload))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise FrameError("note", f"no description of a device: {error}") from error
     if not 1 <= len(note.leads) <= MAX_LEADS:
         raise FrameError("leads", f"{len(note.leads)} leads; 1 to {MAX_LEADS} are taken")

@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from ingest.codecs import decode_frame, encode_frame
+from ingest.codecs import UNREADABLE, decode_frame, encode_frame
 from ingest.frame import Frame, FrameError
 
 WINDOW_FRAMES: Final = 8
@@ -297,7 +297,7 @@ class Sequencer:
         try:
             state = _decoder.decode(data)
             waiting = [(arrived_ms, decode_frame(payload)) for arrived_ms, payload in state.waiting]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, FrameError) as error:
+        except (*UNREADABLE, FrameError) as error:
             raise ValueError(f"sequencer state can't be read: {error}") from error
         if state.version != _VERSION:
             raise ValueError(f"sequencer state of version {state.version}, {_VERSION} is spoken")

@@ -20,7 +20,7 @@ from typing import Final, Self
 import msgspec
 
 from ingest.answers import ASK_S, Answers
-from ingest.codecs import encode_frame
+from ingest.codecs import UNREADABLE, encode_frame
 from ingest.device import Connection, DeviceClient, DeviceMeta, PublishStats
 from ingest.frame import Frame
 from ingest.journal import Journal, Kept
@@ -304,7 +304,7 @@ class StoringDevice:
         self._changed.set()
 
     def _command(self, _: str, payload: bytes) -> None:
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        with contextlib.suppress(*UNREADABLE):
             answer = msgspec.json.decode(payload, type=_Answer)
             if answer.name == "clock":
                 self.clock.observe(answer.asked_ms, answer.server_ms, self._wall())

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from crc32c import crc32c
 
+from ingest.codecs import UNREADABLE
 from ingest.frame import MAX_SAMPLES, RATE_MAX_HZ, RATE_MIN_HZ, Frame, FrameError, Samples
 
 POLAR_RATE: Final = 130.0
@@ -138,7 +139,7 @@ def decode_movesense(payload: bytes, rate: float = MOVESENSE_RATE, gain: float =
 def _movesense_json(payload: bytes, rate: float, gain: float) -> StrapPacket:
     try:
         packet = _movesense.decode(payload)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise FrameError("json", f"not a packet of a Movesense in JSON: {error}") from error
     said = _URI_RATE.search(packet.uri)
     rate = float(said[1]) if said else rate

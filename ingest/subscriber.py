@@ -12,7 +12,6 @@ With amqtt the promise is weaker: what it holds is in its memory alone, and lost
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from bus.tasks import run_all
 from ingest.accounts import LIMITS
 from ingest.backlog import Backlog
 from ingest.codecs import MAGIC, MAX_BYTES, check_frame, decode, encode_frame
-from ingest.connection import BrokerLostError, Connection, Received, connect_error
+from ingest.connection import BrokerLostError, Connection, Received, backoff_s, connect_error
 from ingest.frame import Frame, FrameError
 from ingest.limits import CLOCK_OFF_MS, LATE_MS, DeviceLimits, Quotas
 from ingest.notes import clock_answer, decode_event, decode_meta, decode_status
@@ -183,8 +182,7 @@ class Subscriber:
             if self._overflow.is_set():
                 await self._drained.wait()
                 self._overflow.clear()
-            low, high = BACKOFF_S
-            await asyncio.sleep(min(high, low * 2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            await asyncio.sleep(backoff_s(attempt, *BACKOFF_S))
             attempt = min(attempt + 1, 16)
 
     async def _receive_stored(self) -> None:
