@@ -49,7 +49,8 @@ class DeviceLimits(msgspec.Struct, frozen=True):
     byte_burst : float
         Bytes at once.
     shut_after : int
-        Refused messages after which the broker is asked to shut the device out for a while.
+        Refused messages after which the broker is asked to shut the device out for a while; one larger than `bytes`
+        over `messages` counts as more.
     """
 
     messages: float = 200.0
@@ -76,7 +77,7 @@ class _Share:
     def __init__(self, limits: DeviceLimits, now_s: float) -> None:
         self.messages, self.bytes, self.signal = limits.message_burst, limits.byte_burst, SIGNAL_BURST_S
         self.at = now_s
-        self.refused = 0
+        self.refused = 0.0
         self.flagged: dict[str, float] = {}
 
 
@@ -124,7 +125,7 @@ class Quotas:
         share = self._share(device, now_s)
         self._refill(share, now_s)
         if share.messages < 1 or share.bytes < size:
-            share.refused += 1
+            share.refused += max(1.0, size * limits.messages / limits.bytes)
             return False
         share.messages -= 1
         share.bytes -= size
@@ -152,7 +153,7 @@ class Quotas:
         share = self._share(device, now_s)
         if share.refused < self.limits.shut_after:
             return False
-        share.refused = 0
+        share.refused = 0.0
         return True
 
     def _refill(self, share: _Share, now_s: float) -> None:

@@ -83,6 +83,8 @@ def test_flags_come_now_and_then_and_shutting_out_after_many():
     assert quotas.take("a", 1, 0.0)
     assert not any(quotas.take("a", 1, 0.0) for _ in range(5))
     assert [quotas.must_go("a", 0.0), quotas.must_go("a", 0.0)] == [True, False]
+    large = Quotas(DeviceLimits(messages=10, bytes=1_000, byte_burst=0, shut_after=5))
+    assert [(large.take("a", 250, 0.0), large.must_go("a", 0.0)) for _ in range(2)] == [(False, False), (False, True)]
     assert all(Quotas(DeviceLimits.of(0)).take("a", 10**9, 0.0) for _ in range(10))
     signal = Quotas(DeviceLimits())
     assert signal.take_signal("a", SIGNAL_BURST_S, 0.0)
