@@ -3,8 +3,8 @@
 The broker keeps what is not acknowledged and sends it again, so that a crash of this process or of the bus loses
 nothing. How much may be under way is MQTT 5's receive maximum: when the bus slows down, the broker does. What exceeds
 the bytes that may wait is left with the broker, and the connection renewed once the rest is stored. What devices had
-stored has a session of its own and is paced (`ingest.backlog`). Nothing of a patient is kept here; any number of
-subscribers may share the load.
+stored has a session of its own and is paced (`ingest.backlog`). Nothing of a patient is kept here but which frames came
+lately (`ingest.known`), and nothing depends on that; any number of subscribers may share the load.
 
 With amqtt the promise is weaker: what it holds is in its memory alone, and lost when it ends.
 """
@@ -21,7 +21,6 @@ import msgspec
 import structlog
 
 from bus.clock import now_ms
-from bus.errors import BusError
 from bus.messages import DeviceNote, Entry, pack, pack_inbound_parts
 from bus.pressure import Pressure
 from bus.streams import Bus
@@ -31,10 +30,12 @@ from ingest.backlog import Backlog
 from ingest.codecs import MAGIC, MAX_BYTES, check_frame, decode, encode_frame
 from ingest.connection import BrokerLostError, Connection, Received, backoff_s, connect_error
 from ingest.frame import Frame, FrameError
+from ingest.known import KnownFrames
 from ingest.limits import CLOCK_OFF_MS, LATE_MS, DeviceLimits, Quotas
 from ingest.notes import clock_answer, decode_event, decode_meta, decode_status
 from ingest.pacing import Pace
 from ingest.routes import LIVE, STORED, STRAPS, Route, Routes
+from ingest.storing import Storing
 from ingest.straps import StrapStream, decode_strap
 
 _STREAMS: Final = 65_536
@@ -45,9 +46,6 @@ loop cost a batch more than all that is done to its frames."""
 IN_HAND: Final = 2_000
 IN_HAND_BYTES: Final = 64 << 20
 BACKOFF_S: Final = (0.1, 2.0)
-STORE_BACKOFF_S: Final = (0.05, 2.0)
-REPLICATED_S: Final = 10.0
-"""After this long without an entry that no replica took: not every batch goes to the server that lacks one."""
 
 _log = structlog.get_logger(__name__)
 
@@ -86,11 +84,12 @@ class Subscriber:
     Attributes
     ----------
     counts : Counter
-        ``received``, ``stored``, what was dropped as ``drop_<reason>`` (reasons of `FrameError`, and ``overflow`` for
-        messages of QoS 0 that nobody could wait for, ``flood`` for what a device sent too much), ``resend`` (left with
-        the broker, which sends them again), ``reconnects``, ``bus_retries``, ``flags`` (notes to staff), ``shut_out``
-        (devices that the broker was asked to shut out), ``unreplicated`` (stored where no replica could be waited
-        for); of straps ``strap_<what>`` (see `StrapStream`).
+        ``received``, ``stored``, ``known`` (copies of live frames that are stored, dropped), what was dropped as
+        ``drop_<reason>`` (reasons of `FrameError`, and ``overflow`` for messages of QoS 0 that nobody could wait for,
+        ``flood`` for what a device sent too much), ``resend`` (left with the broker, which sends them again),
+        ``reconnects``, ``bus_retries``, ``flags`` (notes to staff), ``shut_out`` (devices that the broker was asked to
+        shut out), ``unreplicated`` (stored where no replica could be waited for); of straps ``strap_<what>`` (see
+        `StrapStream`).
     backlog : Backlog
         What devices had stored and is not let through yet.
     """
@@ -110,7 +109,9 @@ class Subscriber:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._options = options
-        self._bus = bus
+        self._storing = Storing(bus, self.counts, monotonic)
+        self._known = KnownFrames()
+        self._fresh: list[tuple[str, bytes]] = []
         self._clock = clock
         limits = limits or DeviceLimits()
         self._quotas = Quotas(limits)
@@ -127,8 +128,6 @@ class Subscriber:
         self._connection: Connection | None = None
         self._some = asyncio.Event()
         self._drained = asyncio.Event()
-        self._alone = False
-        self._alone_at = 0.0
         self._overflow = asyncio.Event()
         self._live = False
         self._mqtt5 = False
@@ -240,7 +239,12 @@ class Subscriber:
                 self._bytes -= len(message.payload)
                 self._entries(message, now_s, items)
             if items:
-                await self._store(items)
+                if await self._storing.put(items):
+                    for device, frame in self._fresh:
+                        self._known.note(device, frame, now_s)
+                else:
+                    self._known.forget()
+                self._fresh.clear()
             self.backlog.answer(message for message in batch if message.stored)
             for message in batch:
                 message.acknowledge()
@@ -277,12 +281,17 @@ class Subscriber:
             items.append((route.partition, pack_inbound_parts(route.entry, message.server_ms, route.patient, body)))
             if route.entry is Entry.BACKFILL:
                 message.stored = body
+            elif route.kind == "ecg":
+                self._fresh.append((route.device, body))
 
     def _body(self, route: Route, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> bytes | None:
         """Check a message and give the payload of its entry; None where it needs none."""
         kind, device, payload = route.kind, route.device, message.payload
         if kind == "ecg" or kind == "backfill":
             if payload[:2] == MAGIC:
+                if kind == "ecg" and self._known.has(device, payload):
+                    self.counts["known"] += 1
+                    return None
                 rate, rows, device_ms = check_frame(payload, device)
             else:
                 frame = decode(payload, device)
@@ -352,37 +361,6 @@ class Subscriber:
             self.counts["flags"] += 1
             note = pack(DeviceNote(name, value))
             items.append((route.partition, pack_inbound_parts(Entry.DEVICE, message.server_ms, route.patient, note)))
-
-    async def _store(self, items: list[tuple[int, bytes]]) -> None:
-        """Put a batch on the bus, however long the bus is away, and on its replicas where that is asked."""
-        pause, longest = STORE_BACKOFF_S
-        partitions = {partition for partition, _ in items}
-        while True:
-            try:
-                await self._bus.append_in(items)
-                replicated = await self._bus.until_replicated(partitions)
-            except BusError as error:
-                self.counts["bus_retries"] += 1
-                _log.warning("bus_retry", why=str(error), waiting=len(self._waiting))
-                await asyncio.sleep(pause)
-                pause = min(longest, 2 * pause)
-            else:
-                self.counts["stored"] += len(items)
-                self._note_replicas(replicated, len(items))
-                return
-
-    def _note_replicas(self, replicated: bool, count: int) -> None:
-        """Say when a server of the bus has lost its replica, and when it has one again: patients are watched on."""
-        now = self._monotonic()
-        if not replicated:
-            self.counts["unreplicated"] += count
-            self._alone_at = now
-            if not self._alone:
-                self._alone = True
-                _log.error("no_replica", why="what is acknowledged now is lost if its server is")
-        elif self._alone and now - self._alone_at >= REPLICATED_S:
-            self._alone = False
-            _log.info("replicated_again")
 
     def _drop(self, reason: str) -> None:
         name = f"drop_{reason}"
