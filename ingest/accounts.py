@@ -18,8 +18,10 @@ OWN: Final = (SERVICE, FLEET, GATE)
 WRITES: Final = ("ecg", "meta", "status", "events", "backfill", "polar", "movesense")
 """Leaves of the topics that a device publishes on."""
 READS: Final = ("commands",)
+STORED: Final = "backfill"
+"""Leaf on which a device may be forbidden to publish for a while."""
 LIMITS: Final = "rw/limits"
-"""Here ingest says which devices to shut out for a while, and the gate listens."""
+"""Here ingest says which devices to shut out for a while, altogether or with what they had stored; the gate listens."""
 CONTROL: Final = "$CONTROL/dynamic-security/v1"
 
 _ADMITS: Final = ("publishClientReceive", "subscribePattern", "subscribeLiteral")
@@ -30,11 +32,16 @@ def password_file(hashes: Mapping[str, str]) -> str:
     return "".join(f"{name}:{hashed}\n" for name, hashed in hashes.items())
 
 
-def acl_file() -> str:
-    """Mosquitto's rules where it has no plug-in for them; ``%u`` is the name of the account."""
+def acl_file(held: Iterable[str] = ()) -> str:
+    """Mosquitto's rules where it has no plug-in for them; ``%u`` is the name of the account.
+
+    Devices that are `held` may send nothing that they had stored.
+    """
     lines = [f"user {SERVICE}", "topic read rw/v1/#", "topic write rw/v1/+/commands", f"topic write {LIMITS}/+"]
     lines += [f"user {GATE}", f"topic read {LIMITS}/+", f"user {FLEET}"]
     lines += [f"topic write rw/v1/+/{leaf}" for leaf in WRITES] + [f"topic read rw/v1/+/{leaf}" for leaf in READS]
+    for device in held:
+        lines += [f"user {device}", f"topic deny rw/v1/{device}/{STORED}"]
     lines += [f"pattern write rw/v1/%u/{leaf}" for leaf in WRITES]
     lines += [f"pattern read rw/v1/%u/{leaf}" for leaf in READS]
     return "\n".join(lines) + "\n"
@@ -71,10 +78,22 @@ def dynamic_security(devices: Iterable[str]) -> str:
     )
 
 
-def device_role(device: str) -> dict[str, Any]:
-    """Say what one device may do; the plug-in knows no pattern for the name of an account."""
-    writes = [f"rw/v1/{device}/{leaf}" for leaf in WRITES]
+def device_role(device: str, *, held: bool = False) -> dict[str, Any]:
+    """Say what one device may do; the plug-in knows no pattern for the name of an account.
+
+    A device that is `held` may send nothing that it had stored.
+    """
+    writes = [f"rw/v1/{device}/{leaf}" for leaf in WRITES if not held or leaf != STORED]
     return {"rolename": device, "acls": _rules(writes, [f"rw/v1/{device}/{leaf}" for leaf in READS])}
+
+
+def held_in(rules: str) -> list[str]:
+    """Devices that are held by what the plug-in keeps."""
+    writes = {
+        role["rolename"]: {rule["topic"] for rule in role.get("acls", []) if rule["acltype"] == "publishClientSend"}
+        for role in json.loads(rules).get("roles", [])
+    }
+    return [name for name in writes if name not in OWN and f"rw/v1/{name}/{STORED}" not in writes[name]]
 
 
 def device_client(device: str) -> dict[str, Any]:

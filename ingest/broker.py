@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -223,13 +223,18 @@ def find_plugin() -> str | None:
     return None
 
 
-def write_accounts(broker: Broker, devices: Mapping[str, str]) -> None:
-    """Write the file of accounts that the broker reads: our own and those of `devices`."""
+def write_accounts(broker: Broker, devices: Mapping[str, str], held: Collection[str] = ()) -> None:
+    """Write the files that the broker reads: our accounts and those of `devices`, and rules where it has no plug-in.
+
+    Devices that are `held` may send nothing that they had stored.
+    """
     folder = Path(broker.folder)
     if broker.mqtt5:
         # Only the plug-in ties a device to its client id at the service's door; without it no device comes in there.
         write_secret(folder / "broker.users", password_file({**broker.hashes, **(devices if broker.plugin else {})}))
         write_secret(folder / "broker.devices", password_file(devices))
+        if not broker.plugin:
+            write_secret(folder / "broker.acl", acl_file(held))
     else:
         write_secret(folder / "broker-devices.json", json.dumps(dict(devices)))
 
@@ -305,7 +310,6 @@ def _mosquitto(
         lines += [f"plugin {library}", f"plugin_opt_config_file {rules}", *service, *door]
     else:
         rules = data_dir / "broker.acl"
-        write_secret(rules, acl_file())
         lines = ["per_listener_settings true"]
         for listener, accounts in ((service, users), (door, enrolled)):
             lines += [*listener, "allow_anonymous false", f"password_file {accounts}", f"acl_file {rules}"]

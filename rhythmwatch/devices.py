@@ -15,7 +15,7 @@ from alerts.database import open_engine, upgrade
 from alerts.devices import Credentials, Devices
 from bus.passwords import hash_secret
 from bus.tasks import end
-from ingest.accounts import FLEET, GATE, OWN, SERVICE, dynamic_security
+from ingest.accounts import FLEET, GATE, OWN, SERVICE, dynamic_security, held_in
 from ingest.broker import Broker, Certificates, embedded_broker, write_accounts, write_secret
 from ingest.gatekeeper import Gatekeeper
 from rhythmwatch.addresses import BrokerAddress
@@ -113,7 +113,7 @@ async def keep_gate(broker: str, folder: Path, history: str, service_password: s
             write_secret(rules, dynamic_security(known))
         write_accounts(outer, known)
         # What the plug-in knows may be old: with no hash, each of its devices counts as changed at the first look.
-        keeper = Gatekeeper(outer, dict.fromkeys(known_to(rules), ""))
+        keeper = Gatekeeper(outer, dict.fromkeys(known_to(rules), ""), held_in(rules.read_text(encoding="utf-8")))
         running = asyncio.create_task(keeper.run(lambda: read_accounts(devices)), name="gatekeeper")
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:

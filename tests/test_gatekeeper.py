@@ -11,6 +11,7 @@ import pytest
 
 from bus.passwords import hash_secret
 from bus.tasks import end
+from ingest.accounts import held_in
 from ingest.broker import Broker, embedded_broker
 from ingest.gatekeeper import Gatekeeper
 
@@ -199,3 +200,65 @@ async def test_the_registry_is_followed(broker: Broker):
         await until(lambda: comes_in(broker, "bed-3", "three"))
     finally:
         await end([task])
+
+
+@pytest.mark.parametrize("broker", KINDS[:2], indirect=True)
+async def test_a_device_that_is_held_sends_what_it_measures_alone(broker: Broker):
+    """Of a device that ingest complained of nothing stored is taken for a while, but all that is live."""
+    keeper = Gatekeeper(broker, {"bed-1": ONE})
+    got: list[bytes] = []
+
+    async def registry() -> dict[str, str]:
+        return {"bed-1": ONE}
+
+    async def collect(reader: aiomqtt.Client) -> None:
+        async for message in reader.messages:
+            got.append(bytes(message.payload))  # noqa: PERF401 - read while it grows
+
+    async def both(mark: bytes) -> bool:
+        """Send something stored and something live; whether the first came through when the second had."""
+        with contextlib.suppress(aiomqtt.MqttError):
+            async with client(broker, "bed-1", "one") as device:
+                with contextlib.suppress(aiomqtt.MqttError):
+                    await device.publish("rw/v1/bed-1/backfill", b"stored " + mark, qos=1)
+                await device.publish("rw/v1/bed-1/ecg", mark, qos=1)
+                await until(lambda: seen(mark))
+        return b"stored " + mark in got
+
+    async def seen(mark: bytes) -> bool:
+        return mark in got
+
+    async with client(broker, broker.username, broker.password, door=False, identifier="reader") as reader:
+        await reader.subscribe("rw/v1/#", qos=1)
+        tasks = [asyncio.create_task(collect(reader)), asyncio.create_task(keeper.run(registry))]
+        numbers = itertools.count()
+        assert await both(b"before")
+        await reader.publish("rw/limits/bed-1", b"backfill", qos=1)
+
+        async def held() -> bool:
+            return not await both(b"%d" % next(numbers))
+
+        await until(held)
+        assert not await both(b"while")
+        assert b"while" in got
+        keeper.held["bed-1"] = 0.0
+
+        async def free() -> bool:
+            return await both(b"%d" % next(numbers))
+
+        await until(free)
+        await end(tasks)
+
+
+@pytest.mark.services
+async def test_who_is_held_is_read_from_what_the_plug_in_keeps(tmp_path: Path):
+    """A gate that starts again beside a broker that runs knows whom the one before it held, and lets go of them."""
+    devices = {"bed-1": ONE, "bed-2": ONE}
+    async with embedded_broker(tmp_path, engine="mosquitto", devices=devices) as broker:
+        rules = tmp_path / "broker-rules.json"
+        keeper = Gatekeeper(broker, devices)
+        keeper.hold("bed-2")
+        await keeper.apply(devices)
+        assert held_in(rules.read_text()) == ["bed-2"]
+        assert await Gatekeeper(broker, devices, held_in(rules.read_text())).apply(devices)
+        assert held_in(rules.read_text()) == []
