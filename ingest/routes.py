@@ -11,7 +11,7 @@ from ingest.frame import DEVICE_ID, FrameError
 LIVE: Final = ("ecg", "meta", "status", "events")
 STORED: Final = "backfill"
 STRAPS: Final = ("polar", "movesense")
-"""Packets without a count: numbering them needs all of a device in one process, so only a lone one takes them."""
+"""Packets without a count: numbering them needs all of a device in one process (`ingest.strap_session`)."""
 KINDS: Final = (*LIVE, STORED)
 _MOST: Final = 65_536
 _ENTRIES: Final = {

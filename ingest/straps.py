@@ -6,13 +6,15 @@ samples, or the sensor's JSON (``{"Uri": ".../Meas/ECG/125", "Body": {"Timestamp
 
 `StrapStream` numbers the samples. Times of straps are not to be trusted blindly: they jitter, jump back when the clock
 is set, come twice, stand still; and delivery may lag by minutes. The samples themselves are continuous unless the time
-says that some are missing.
+says that some are missing. Where its numbering stands can be kept, so that another process goes on from there.
 """
 
 from __future__ import annotations
 
 import re
+import struct
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -45,6 +47,9 @@ LONGEST_GAP_MS: Final = 6 * 3_600_000.0
 REORDER_MS: Final = 10_000.0
 """A packet this much too early may be one that was overtaken, if its place is still empty."""
 _REMEMBERED: Final = 16
+COPIES: Final = 256
+"""A packet that is among the last so many came before."""
+_VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,6 +165,29 @@ def decode_strap(kind: Literal["polar", "movesense"], payload: bytes, rate: floa
     return decode_movesense(payload, rate or MOVESENSE_RATE)
 
 
+class _State(msgspec.Struct, array_like=True):
+    """What is kept of a stream; the marks of packets are kept beside it."""
+
+    version: int
+    epoch: int
+    format: tuple[float, float]
+    seq: int
+    next: int
+    expected_ms: float
+    last_ms: float
+    quickest_ms: float
+    gaps: list[tuple[int, int]]
+
+
+_state_encoder = msgspec.msgpack.Encoder()
+_state_decoder = msgspec.msgpack.Decoder(_State)
+
+
+def mark_of(packet: StrapPacket) -> bytes:
+    """Sum up what tells a packet from others of its strap: its time and its samples."""
+    return struct.pack("<dI", packet.clock_ms, crc32c(packet.samples.tobytes()))
+
+
 class StrapStream:
     """Numbers the samples of one strap.
 
@@ -175,12 +203,15 @@ class StrapStream:
         ``overtaken``, ``epochs``.
     late_ms : float
         How much later the last packet came than the quickest one of the epoch.
+    number : int
+        Packets that became frames, in all epochs.
     """
 
     def __init__(self, device: str) -> None:
         self.device = device
         self.counts: Counter[str] = Counter()
         self.late_ms = 0.0
+        self.number = 0
         self._epoch = -1
         self._format = (0.0, 0.0)
         self._seq = 0
@@ -189,7 +220,7 @@ class StrapStream:
         self._last_ms = -1.0
         self._quickest_ms = 0.0
         self._gaps: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
-        self._seen: deque[tuple[float, int]] = deque(maxlen=_REMEMBERED)
+        self._seen: deque[bytes] = deque(maxlen=COPIES)
 
     def push(self, packet: StrapPacket, now_ms: int) -> Frame | None:
         """Take a packet as it came.
@@ -205,7 +236,7 @@ class StrapStream:
         Frame or None
             None for a packet that came before.
         """
-        mark = (packet.clock_ms, crc32c(packet.samples.tobytes()))
+        mark = mark_of(packet)
         if mark in self._seen:
             self.counts["duplicate"] += 1
             return None
@@ -270,4 +301,50 @@ class StrapStream:
             packet.samples,
         )  # fmt: skip
         self._seq += 1
+        self.number += 1
         return frame
+
+    def rate_at(self, gain: float) -> float:
+        """Rate of the last packet, Hz, if it had this gain; 0 if not."""
+        return self._format[0] if self._format[1] == gain else 0.0
+
+    def to_bytes(self) -> bytes:
+        """Copy where the numbering stands, without the marks of packets and the counts."""
+        return _state_encoder.encode(
+            _State(
+                _VERSION, self._epoch, self._format, self._seq, self._next, self._expected_ms,
+                self._last_ms, self._quickest_ms, list(self._gaps),
+            )
+        )  # fmt: skip
+
+    @classmethod
+    def from_bytes(cls, device: str, data: bytes, number: int, marks: Iterable[bytes]) -> StrapStream:
+        """Continue from what `to_bytes` wrote.
+
+        Parameters
+        ----------
+        device : str
+        data : bytes
+        number : int
+            Packets that were numbered.
+        marks : iterable of bytes
+            `mark_of` the packets that were numbered, the oldest first.
+
+        Raises
+        ------
+        ValueError
+            If it is damaged or of a version that is not spoken.
+        """
+        try:
+            state = _state_decoder.decode(data)
+        except UNREADABLE as error:
+            raise ValueError(f"state of a strap can't be read: {error}") from error
+        if state.version != _VERSION:
+            raise ValueError(f"state of a strap of version {state.version}, {_VERSION} is spoken")
+        self = cls(device)
+        self.number, self._epoch, self._format = number, state.epoch, state.format
+        self._seq, self._next, self._expected_ms = state.seq, state.next, state.expected_ms
+        self._last_ms, self._quickest_ms = state.last_ms, state.quickest_ms
+        self._gaps.extend(state.gaps)
+        self._seen.extend(marks)
+        return self

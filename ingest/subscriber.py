@@ -3,7 +3,8 @@
 The broker keeps what is not acknowledged and sends it again, so that a crash of this process or of the bus loses
 nothing. How much may be under way is MQTT 5's receive maximum: when the bus slows down, the broker does. What exceeds
 the bytes that may wait is left with the broker, and the connection renewed once the rest is stored. What devices had
-stored has a session of its own and is paced (`ingest.backlog`). Nothing of a patient is kept here but which frames came
+stored has a session of its own and is paced (`ingest.backlog`); packets of straps have one too, which a single one of
+those that share the load takes (`ingest.strap_session`). Nothing of a patient is kept here but which frames came
 lately (`ingest.known`), and nothing depends on that; any number of subscribers may share the load.
 
 With amqtt the promise is weaker: what it holds is in its memory alone, and lost when it ends.
@@ -15,7 +16,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 import structlog
@@ -29,16 +30,15 @@ from ingest.accounts import LIMITS
 from ingest.backlog import Backlog
 from ingest.codecs import MAGIC, MAX_BYTES, check_frame, decode, encode_frame
 from ingest.connection import BrokerLostError, Connection, Received, backoff_s, connect_error
-from ingest.frame import Frame, FrameError
+from ingest.frame import FrameError
 from ingest.known import KnownFrames
-from ingest.limits import CLOCK_OFF_MS, LATE_MS, DeviceLimits, Quotas
+from ingest.limits import CLOCK_OFF_MS, DeviceLimits, Quotas
 from ingest.notes import clock_answer, decode_event, decode_meta, decode_status
 from ingest.pacing import Pace
 from ingest.routes import LIVE, STORED, STRAPS, Route, Routes
 from ingest.storing import Storing
-from ingest.straps import StrapStream, decode_strap
+from ingest.strap_session import StrapSession
 
-_STREAMS: Final = 65_536
 BATCH: Final = 500
 PACE_S: Final = 0.016
 """From one batch to the next, where many send: a frame waits for others half of this on average. Kernel and
@@ -46,6 +46,8 @@ loop cost a batch more than all that is done to its frames."""
 IN_HAND: Final = 2_000
 IN_HAND_BYTES: Final = 64 << 20
 BACKOFF_S: Final = (0.1, 2.0)
+
+_OF_STRAPS: Final = tuple(f"/{kind}" for kind in STRAPS)
 
 _log = structlog.get_logger(__name__)
 
@@ -77,6 +79,11 @@ class SubscriberOptions(msgspec.Struct, frozen=True):
     ca_file: str | None = None
     session_s: int = 86_400
 
+    @property
+    def straps_id(self) -> str:
+        """Client id of the session of straps: the same for all that share the load."""
+        return "rw-ingest-straps" if self.shared else f"{self.client_id}-straps"
+
 
 class Subscriber:
     """Receives from the broker for as long as `run` runs.
@@ -92,6 +99,8 @@ class Subscriber:
         `StrapStream`).
     backlog : Backlog
         What devices had stored and is not let through yet.
+    straps : StrapSession
+        Packets of straps, whenever this is the one that takes them.
     """
 
     def __init__(
@@ -118,9 +127,6 @@ class Subscriber:
         self._monotonic = monotonic
         self._pressure = pressure or Pressure()
         self._routes = Routes(bus)
-        self._straps: dict[str, StrapStream] = {}
-        self._rates: dict[str, float] = {}
-        self._kinds = LIVE if options.shared else (*LIVE, *STRAPS)
         self._in_hand = in_hand
         self._in_hand_bytes = in_hand_bytes
         self._waiting: deque[Received] = deque()
@@ -142,15 +148,30 @@ class Subscriber:
             pressure=self._pressure,
             clock=clock,
         )
+        self.straps = StrapSession(
+            msgspec.structs.replace(options, client_id=options.straps_id, shared=False),
+            bus,
+            holder=options.client_id,
+            routes=self._routes,
+            quotas=self._quotas,
+            counts=self.counts,
+            pressure=self._pressure,
+            clock=clock,
+            monotonic=monotonic,
+            drop=self._drop,
+        )
 
     @property
     def connected(self) -> bool:
-        """Whether the broker is there and sends all that devices publish."""
+        """Whether the broker is there and sends all that devices publish but packets of straps."""
         return self._live and self.backlog.connected
 
     async def run(self) -> None:
         """Receive and store until cancelled; the broker or the bus may come and go meanwhile."""
-        parts = (self._store_forever(), self._receive_forever(), self._receive_stored(), self.backlog.work_off())
+        parts = (
+            self._store_forever(), self._receive_forever(), self._receive_stored(), self.backlog.work_off(),
+            self._receive_straps(),
+        )  # fmt: skip
         await run_all([asyncio.create_task(part) for part in parts])
 
     async def _receive_forever(self) -> None:
@@ -162,11 +183,11 @@ class Subscriber:
             try:
                 async with connection:
                     self._connection = connection
-                    await connection.subscribe_all(self._kinds)
+                    await connection.subscribe_all(LIVE)
                     self._live, attempt = True, 0
                     self._mqtt5 = mqtt5
                     self._spoken.set()
-                    self._leave_stored()
+                    self._leave_others()
                     _log.info("broker_connected", mqtt=5 if mqtt5 else 3, shared=self._options.shared and mqtt5)
                     await connection.lost_or(self._overflow)
             except OSError as error:
@@ -187,12 +208,19 @@ class Subscriber:
     async def _receive_stored(self) -> None:
         """Receive what devices had stored once it is known what the broker speaks."""
         await self._spoken.wait()
-        await self.backlog.receive(lambda: self._mqtt5, self._leave_stored)
+        await self.backlog.receive(lambda: self._mqtt5, self._leave_others)
 
-    def _leave_stored(self) -> None:
-        """End the subscription to stored data that the session of live data once had, when the other one has it."""
-        if self._live and self._connection is not None and self.backlog.connected:
-            self._connection.unsubscribe_all((STORED,))
+    async def _receive_straps(self) -> None:
+        """Receive packets of straps once it is known what the broker speaks."""
+        await self._spoken.wait()
+        await self.straps.run(lambda: self._mqtt5, self._leave_others)
+
+    def _leave_others(self) -> None:
+        """End the subscriptions that the session of live data once had, when another one has them."""
+        if self._live and self._connection is not None:
+            others = ((STORED,) if self.backlog.connected else ()) + (STRAPS if self.straps.connected else ())
+            if others:
+                self._connection.unsubscribe_all(others)
 
     def _pass_on(self, message: Received) -> None:
         """Take a stored message whose turn has come."""
@@ -202,6 +230,9 @@ class Subscriber:
 
     def _take(self, message: Received) -> None:
         """Take a message from the connection, in its callback; never raises, never waits."""
+        if message.topic.endswith(_OF_STRAPS):
+            self.straps.take(message)
+            return
         self.counts["received"] += 1
         size = len(message.payload)
         if size > MAX_BYTES:
@@ -313,31 +344,10 @@ class Subscriber:
             self.counts["clocks"] += 1
             return None
         if kind == "meta":
-            rate = decode_meta(payload).rate
-            if device not in self._rates and len(self._rates) >= _STREAMS:
-                del self._rates[next(iter(self._rates))]
-            self._rates[device] = rate
+            decode_meta(payload)
             self.counts["meta"] += 1
             return None
-        frame_of_strap = self._strap(route, message, now_s, items)
-        return None if frame_of_strap is None else encode_frame(frame_of_strap)
-
-    def _strap(self, route: Route, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> Frame | None:
-        """Count the samples of a packet of a strap; None for one that came before."""
-        kind: Literal["polar", "movesense"] = "polar" if route.kind == "polar" else "movesense"
-        packet = decode_strap(kind, message.payload, self._rates.get(route.device, 0.0))
-        stream = self._straps.get(route.device)
-        if stream is None:
-            if len(self._straps) >= _STREAMS:
-                del self._straps[next(iter(self._straps))]
-            stream = self._straps[route.device] = StrapStream(route.device)
-        before = stream.counts.copy()
-        frame = stream.push(packet, message.server_ms)
-        for what, count in (stream.counts - before).items():
-            self.counts[f"strap_{what}"] += count
-        if stream.late_ms > LATE_MS:
-            self._flag(route, "late", message, now_s, items, stream.late_ms / 1000)
-        return frame
+        raise FrameError("topic", "packets of straps are taken by their own session")
 
     def _refuse(self, route: Route, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> None:
         """Drop what a device sends beyond its share, tell staff, and have the broker shut it out if it goes on."""

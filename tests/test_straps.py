@@ -320,7 +320,7 @@ async def test_packets_of_straps_become_frames_on_the_bus(tmp_path: Path):
         options = SubscriberOptions(broker.host, broker.port, broker.username, broker.password, mqtt5=True)
         subscriber = Subscriber(options, bus, clock=lambda: NOW + next(late))
         task = asyncio.create_task(subscriber.run())
-        await until(lambda: subscriber.connected)
+        await until(lambda: subscriber.connected and subscriber.straps.connected)
         meta = DeviceMeta("strap", 1, 130.0, ("ECG",), 1000.0)
         async with FleetClient(Connection.of(broker), [meta]) as client:
             done: list[int] = []
