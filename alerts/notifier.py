@@ -37,6 +37,7 @@ from alerts.notify_senders import Sender, SendError
 from bus.clock import now_ms
 from bus.errors import BusError
 from bus.messages import DEFAULT_PARTITIONS, AlarmEvent, is_beat, unpack_event
+from bus.records import earlier
 from bus.streams import Record
 from bus.tasks import end
 
@@ -130,8 +131,9 @@ class Notifier:
         cursors = await self._insist(self._open)
         if cursors is None:
             return
-        begin = f"{max(0, self._clock() - BACK_MS)}-0"
-        at = {partition: cursors.get(partition, begin) for partition in partitions}
+        at = await self._begin(cursors)
+        if at is None:
+            return
         sending = asyncio.create_task(self._send_all(), name="notifier sending")
         try:
             await self._read_all(at)
@@ -147,6 +149,25 @@ class Notifier:
         return self._outbox.cursors()
 
     # --- reading -------------------------------------------------------------------------------------------------
+
+    async def _begin(self, cursors: Mapping[int, str]) -> dict[int, str] | None:
+        """Say where each partition is read from; None if told to stop before the bus answered."""
+        new = [partition for partition in self._partitions if partition not in cursors]
+        wait = self._first_wait
+        while True:
+            try:
+                newest = await self._bus.last(new) if new else {}
+            except BusError as error:
+                self.counters.failures += 1
+                log.warning("events can't be read, tried again: %s", error)
+                await self._pause(wait)
+                wait = min(2 * wait, MAX_WAIT_S)
+                if self._stop.is_set():
+                    return None
+                continue
+            # By ids alone: where our clock is ahead of the server's, nothing would be new for long.
+            at = {partition: earlier(position, BACK_MS) for partition, position in newest.items()}
+            return at | {partition: cursors[partition] for partition in self._partitions if partition in cursors}
 
     async def _read_all(self, at: dict[int, str]) -> None:
         wait = self._first_wait

@@ -29,6 +29,11 @@ def milliseconds(position: Position) -> int:
     return int(position.partition("-")[0])
 
 
+def earlier(position: Position, ms: int) -> Position:
+    """Give the position that what was appended so much earlier is not before, by the same server's clock."""
+    return f"{max(0, milliseconds(position) - ms)}-0"
+
+
 def order(position: Position) -> tuple[int, int]:
     """Sort key of a position."""
     ms, _, number = position.partition("-")

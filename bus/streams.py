@@ -37,8 +37,9 @@ from bus.replicas import wait_for_replicas
 
 __all__ = ["START", "Bus", "Checkpoint", "Commit", "Position", "Record", "Stats", "key", "milliseconds", "order"]
 
-CLOCKS: Final = "rw:clocks"
-"""Hash of where the clocks of machines stand."""
+CLOCK: Final = "rw:clock:"
+"""Keys of where the clocks of machines stand; gone once a machine has not told for long."""
+_TIME: Final = "return redis.call('TIME')"
 REPLICATED_MS: Final = 1_000
 
 
@@ -146,11 +147,17 @@ class Bus(Reading, Committing, Keeping):
             out.append(Stats(partition, entries, events, last, position, max(0, behind)))
         return out
 
-    async def put_clock(self, machine: str, mark: bytes) -> None:
-        """Keep where the clock of a machine stands (`bus.clock`)."""
-        await self._call("HSET", CLOCKS, machine, mark)
+    async def server_ms(self) -> float:
+        """Read the system's clock of the server, ms since the Unix epoch; of a cluster always that of the same one."""
+        # By a script, since the command by itself has no key, and any server of a cluster would answer.
+        seconds, microseconds = await self._call("EVAL", _TIME, 1, CLOCK)
+        return int(seconds) * 1000 + int(microseconds) / 1000
+
+    async def put_clock(self, machine: str, mark: bytes, kept_ms: int) -> None:
+        """Keep where the clock of a machine stands (`bus.clock`), for a time."""
+        await self._call("SET", CLOCK + machine, mark, "PX", kept_ms)
 
     async def clock_of(self, machine: str) -> bytes | None:
         """Give what `put_clock` kept."""
-        mark: bytes | None = await self._call("HGET", CLOCKS, machine)
+        mark: bytes | None = await self._call("GET", CLOCK + machine)
         return mark

@@ -24,7 +24,7 @@ from alerts.care_beds import channel_of
 from alerts.care_desk import Desk
 from alerts.care_model import Person, Stay
 from alerts.database import StoreError, open_engine, upgrade
-from bus.clock import join_clock, now_ms
+from bus.clock import keeping_time, now_ms
 from bus.streams import Bus
 from bus.tasks import end
 from rhythmwatch.adt_message import Adt, AdtError, acknowledge, decode, read
@@ -201,8 +201,7 @@ async def listen_adt(host: str, port: int, bus_url: str, history: str, stop: asy
     engine = open_engine(history)
     try:
         await asyncio.to_thread(upgrade, engine)
-        async with Bus(bus_url) as bus:
-            await join_clock(bus)
+        async with Bus(bus_url) as bus, keeping_time(bus):
             feed = Feed(Desk(Care(engine), Sender(bus).append), Audit(engine))
             server = await serve_feed(feed, host, port)
             log.info("HL7 feed listens", host=host, port=server.sockets[0].getsockname()[1])

@@ -22,7 +22,7 @@ from alerts.archive_files import MISSING
 from alerts.database import open_engine, upgrade
 from alerts.evidence import Evidence, EvidenceBeat, EvidenceMap, EvidenceStore, Feature, stretch_of
 from alerts.model import Kind
-from bus.clock import join_clock, now_ms
+from bus.clock import keeping_time, now_ms
 from bus.messages import DEFAULT_PARTITIONS, AlarmEvent, partition_of
 from bus.streams import Bus
 from dsp.layout import FS
@@ -274,12 +274,13 @@ async def examine(
         # Nobody waits for it: the live path goes first.
         os.nice(10)
     # By another time than that of the recorder strips would be cut before they are recorded, or hours late.
-    async with Bus(bus_url) as bus:
-        await join_clock(bus)
-    engine = open_engine(history)
-    store, archive = EvidenceStore(engine), Archive(history, recordings)
-    counters, ready, wait, failing = Counters(), False, poll_s, ""
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(keeping_time(await stack.enter_async_context(Bus(bus_url))))
+        engine = open_engine(history)
+        stack.callback(engine.dispose)
+        archive = Archive(history, recordings)
+        stack.callback(archive.close)
+        store, counters, ready, wait, failing = EvidenceStore(engine), Counters(), False, poll_s, ""
         with exposing(metrics, "evidence", lambda: figures(counters)):
             while not stop.is_set():
                 try:
@@ -297,7 +298,4 @@ async def examine(
                     wait, failing = min(2 * wait, MAX_WAIT_S), problem
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), wait)
-    finally:
-        archive.close()
-        engine.dispose()
     log.info("evidence process ended", alarms=counters.alarms)

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from bus.clock import clock_not_before, join_clock, share_clock
+from bus.clock import clock_not_before, keeping_time, share_clock
 from bus.errors import BusError
 from bus.messages import unpack_inbound
 from bus.pressure import Pressure
@@ -96,8 +96,7 @@ async def receive(
         tls=address.tls,
         ca_file=str(authority) if authority else None,
     )
-    async with Bus(bus_url, replicas=replicas) as bus:
-        await join_clock(bus)
+    async with Bus(bus_url, replicas=replicas) as bus, keeping_time(bus):
         clock_not_before(await newest_ms(bus))
         pressure = Pressure()
         subscriber = Subscriber(options, bus, limits=DeviceLimits.of(limit), pressure=pressure)

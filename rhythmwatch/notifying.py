@@ -20,7 +20,7 @@ from alerts.database import open_engine
 from alerts.deliveries import Delivery
 from alerts.notifier import Counters, Notifier
 from alerts.notify_senders import Mail, MailServer, Sender, SendError, Webhooks
-from bus.clock import join_clock
+from bus.clock import keeping_time
 from bus.streams import Bus
 from ingest.device_model import topic_of
 from rhythmwatch.addresses import BrokerAddress
@@ -146,8 +146,7 @@ async def notify(
         senders["email"] = Mail(MailServer.parse(mail, sender))
     engine = open_engine(history)
     try:
-        async with Bus(bus_url) as bus:
-            await join_clock(bus)
+        async with Bus(bus_url) as bus, keeping_time(bus):
             log.info("notifier ready", channels=sorted(senders), partitions=len(partitions))
             notifier = Notifier(bus, engine, senders, stop, place_of=bed_and_ward(Care(engine)))
             with exposing(metrics, "notifier", lambda: figures(notifier.counters)):

@@ -15,7 +15,7 @@ from alerts.archive_index import Index, OvertakenError
 from alerts.care import Care
 from alerts.database import open_engine
 from bus.child import hold, make_folder
-from bus.clock import join_clock, now_ms
+from bus.clock import keeping_time, now_ms
 from bus.errors import BusError, ServerError
 from bus.messages import age_ms
 from bus.streams import Bus, Record, milliseconds
@@ -280,8 +280,7 @@ async def record(
     may_keep = Care(engine).may_keep if consented else _always
     try:
         with hold_partitions(folder, partitions), Index(history) as index:
-            async with Bus(bus_url) as bus:
-                await join_clock(bus)
+            async with Bus(bus_url) as bus, keeping_time(bus):
                 recorder = Recorder(bus, index, folder, partitions, stop, may_keep=may_keep)
                 with exposing(metrics, "recorder", lambda: figures(recorder)):
                     await recorder.run()

@@ -28,7 +28,7 @@ from alerts.care_erasure import Erasure, Erasures
 from alerts.care_retention import expire_events
 from alerts.care_rows import Span
 from alerts.database import open_engine, upgrade
-from bus.clock import join_clock, now_ms
+from bus.clock import keeping_time, now_ms
 from bus.erasing import erase_entries, forget_on_disk
 from bus.errors import BusError
 from bus.messages import (
@@ -173,8 +173,7 @@ async def keep_rights(
     stores_ready = False
     next_retention = 0.0
     try:
-        async with Bus(bus_url) as bus:
-            await join_clock(bus)
+        async with Bus(bus_url) as bus, keeping_time(bus):
             care = Care(engine)
             stores = Stores(bus, care, Erasures(engine), Audit(engine), archive)
             desk = Desk(care, Sender(bus).append)

@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from bus.clock import join_clock, now_ms
+from bus.clock import keeping_time, now_ms
 from bus.errors import BusError, FencedError, RewoundError
 from bus.messages import DEFAULT_PARTITIONS, Inbound, age_ms, pack, unpack_inbound
 from bus.pressure import Pressure
@@ -290,7 +290,7 @@ async def work(url: str, partitions: Iterable[int], models: Models, stop: asynci
     """
     wanted, counters = tuple(partitions), Counters()
     async with Bus(url) as bus, contextlib.AsyncExitStack() as stack:
-        await join_clock(bus)
+        await stack.enter_async_context(keeping_time(bus))
         pressure = Pressure()
         watching = asyncio.create_task(pressure.watch(bus), name="pressure")
         stack.push_async_callback(end, [watching])

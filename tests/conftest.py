@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import struct
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,25 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
     engine.dispose()
+
+
+@pytest.fixture
+def set_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Set the system's clock of the processes that the test starts: by how many hours it is ahead of the true time."""
+    compiler, library, file = shutil.which("cc"), tmp_path / "clock.so", tmp_path / "clock"
+    if compiler is None:
+        if CI:
+            pytest.fail("no C compiler, which the clock of this test needs")
+        pytest.skip("no C compiler, which the clock of this test needs")
+    source = Path(__file__).parent / "chaos" / "clock.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True)
+    file.write_bytes(bytes(8))
+    monkeypatch.setenv("RHYTHMWATCH_CLOCK", str(file))
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+
+    def step(hours: float) -> None:
+        # In place, since those who look have the file mapped.
+        with file.open("r+b") as opened:
+            opened.write(struct.pack("=q", round(hours * 3600)))
+
+    return step

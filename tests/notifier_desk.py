@@ -21,7 +21,7 @@ from alerts.notifier import Notifier
 from alerts.notify_senders import Sender
 from bus.errors import BusUnavailableError
 from bus.messages import AlarmEvent, Event, pack
-from bus.streams import Record
+from bus.streams import START, Record
 
 NOW = 1_760_000_000_000
 
@@ -70,7 +70,7 @@ class Feed:
 
     async def last(self, cursors: Sequence[int], name: str = "events") -> dict[int, str]:
         """Newest position."""
-        return {0: self.records[-1].position}
+        return {0: self.records[-1].position if self.records else START}
 
 
 def _order(position: str) -> tuple[int, int]:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import struct
-import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -62,15 +58,10 @@ def test_before_the_first_look_ids_count() -> None:
 class Server:
     """A server of the bus whose system clock a test sets, and a worker's clock that it moves."""
 
-    def __init__(self, bus: Bus, file: Path) -> None:
-        self.bus, self._file = bus, file
+    def __init__(self, bus: Bus, step: Callable[[float], None]) -> None:
+        self.bus, self.step = bus, step
         self.passed_s = 0.0
         self.trimming = Trimming(bus, Pressure(), lambda: self.passed_s)
-
-    def step(self, hours: int) -> None:
-        """Set the system's clock against the true time."""
-        with self._file.open("r+b") as file:
-            file.write(struct.pack("=q", hours * HOUR_S))
 
     async def events(self, count: int) -> None:
         """Have a worker store events."""
@@ -93,26 +84,10 @@ class Server:
 
 
 @pytest.fixture
-def clock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """File that says how far the clock of the processes that the test starts is ahead."""
-    compiler, library, file = shutil.which("cc"), tmp_path / "clock.so", tmp_path / "clock"
-    if compiler is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no C compiler, which the clock of this test needs")
-        pytest.skip("no C compiler, which the clock of this test needs")
-    source = Path(__file__).parent / "chaos" / "clock.c"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True)
-    file.write_bytes(bytes(8))
-    monkeypatch.setenv("RHYTHMWATCH_CLOCK", str(file))
-    monkeypatch.setenv("LD_PRELOAD", str(library))
-    return file
-
-
-@pytest.fixture
-async def server(tmp_path: Path, clock_file: Path) -> AsyncIterator[Server]:
+async def server(tmp_path: Path, set_clock: Callable[[float], None]) -> AsyncIterator[Server]:
     """Start a server."""
     async with embedded(tmp_path / "bus") as url, Bus(url) as bus:
-        yield Server(bus, clock_file)
+        yield Server(bus, set_clock)
 
 
 @pytest.mark.services

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Protocol, TypeAlias
 
-from bus.streams import Bus, Position, Record, milliseconds, order
+from bus.records import earlier
+from bus.streams import Bus, Position, Record, milliseconds
 from bus.tasks import end
 
 BLOCK_MS: Final = 250
@@ -87,11 +87,10 @@ class BusFeed:
         """Follow both streams of each partition; called again, it goes on after the last item that was taken."""
         if not self._done:
             partitions = range(self._bus.partitions)
-            begin = f"{int((time.time() - REPLAY_S) * 1000)}-0"
             newest = await self._bus.last(partitions, "events")
             views = await self._bus.last(partitions, "view")
-            # Never behind what is there: where our clock is ahead of the server's, nothing would be new for long.
-            events = {partition: min(begin, position, key=order) for partition, position in newest.items()}
+            # By ids alone: where our clock is ahead of the server's, nothing would be new for long.
+            events = {partition: earlier(position, REPLAY_S * 1000) for partition, position in newest.items()}
             self._done = {FeedKind.EVENT: events, FeedKind.VIEW: views}
         # Small, so that a slow hub leaves entries on the bus and not here.
         handed: asyncio.Queue[_Batch | Exception] = asyncio.Queue(maxsize=16)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
@@ -14,7 +13,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from bus.clock import now_ms
+from bus.clock import now_ms, server_ms
 from bus.messages import AlarmEvent, BeatEvent, Event, RhythmEvent, SettingsEvent, View, unpack_event, unpack_view
 from web import wire
 from web.board import Board
@@ -88,7 +87,7 @@ class Hub:
     clock : callable
         Server time, seconds since the Unix epoch.
     bus_clock : callable
-        Clock that the bus writes by, in the same unit: the system's, which may be set.
+        Clock that the bus writes by, in the same unit: its server's, which may be set.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class Hub:
         store: OpenAlarms,
         settings: WebSettings,
         clock: Callable[[], float] = lambda: now_ms() / 1000,
-        bus_clock: Callable[[], float] = time.time,
+        bus_clock: Callable[[], float] = lambda: server_ms() / 1000,
     ) -> None:
         self._feed = feed
         self._store = store

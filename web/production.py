@@ -16,7 +16,7 @@ from alerts.devices import Devices
 from alerts.people import People
 from alerts.store import Store
 from alerts.stores import AlarmStores
-from bus.clock import join_clock, now_ms
+from bus.clock import keeping_time, now_ms
 from bus.connect import open_client
 from bus.messages import Action, Entry, Inbound, pack, pack_inbound, partition_of
 from bus.streams import Bus
@@ -58,7 +58,7 @@ async def open_parts(settings: WebSettings) -> AsyncIterator[Parts]:
         # A connection of its own for each: a reader that blocks must not hold an acknowledgement up.
         reading = await stack.enter_async_context(Bus(settings.redis_url, partitions=settings.partitions))
         writing = await stack.enter_async_context(Bus(settings.redis_url, partitions=settings.partitions))
-        await join_clock(writing)
+        await stack.enter_async_context(keeping_time(writing))
         sessions = open_client(settings.redis_url, SESSION_TIMEOUT_S)
         stack.push_async_callback(sessions.aclose)
         yield Parts(
