@@ -54,7 +54,7 @@ class BrokerLostError(ConnectionError):
 class Received:
     """A message that came and is not acknowledged yet."""
 
-    __slots__ = ("_connection", "_mid", "oversize", "payload", "qos", "server_ms", "stored", "topic")
+    __slots__ = ("_connection", "_mid", "oversize", "payload", "qos", "refused", "server_ms", "stored", "topic")
 
     def __init__(self, connection: Connection, topic: str, payload: bytes, qos: int, mid: int) -> None:
         self.topic = topic
@@ -62,6 +62,7 @@ class Received:
         self.qos = qos
         self.server_ms = 0
         self.oversize = 0
+        self.refused = False
         self.stored = b""
         self._connection = connection
         self._mid = mid
@@ -141,7 +142,6 @@ class Connection(asyncio.Protocol):
             self._drop()
             code = body[1] if len(body) > 1 else 0
             raise BrokerLostError(f"the broker refuses the login: {_REFUSED.get(code, f'code {code}')}")
-        self.live = True
         self._ping()
         return self
 
@@ -288,6 +288,8 @@ class Connection(asyncio.Protocol):
                 raise ValueError("a message ends before its payload")
             self._take(Received(self, topic, data[named:end], qos, mid))
         elif kind in (_CONNACK, _SUBACK):
+            # What the session holds may come right behind, and be acknowledged before anybody has woken up.
+            self.live |= kind == _CONNACK and data[at + 1 : end][:1] == b"\0"
             if not self._answer.done():
                 self._answer.set_result(data[at:end])
         elif kind == _DISCONNECT:

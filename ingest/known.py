@@ -55,7 +55,8 @@ class KnownFrames:
         if marks is None:
             if now_s - self._turned_s >= KEPT_S or len(self._young) >= MOST_DEVICES:
                 self._old, self._young, self._turned_s = self._young, {}, now_s
-            marks = self._young[device] = self._old.pop(device, None) or array("q", _EMPTY)
+            marks = self._old.pop(device) if device in self._old else array("q", _EMPTY)
+            self._young[device] = marks
         marks[payload[16] % FRAMES] = _mark(payload)
 
     def forget(self) -> None:

@@ -119,6 +119,20 @@ def test_lengths_come_back(size: int):
         _read_length(b"\xff\xff\xff\xff\x7f", 0)
 
 
+@pytest.mark.parametrize("mqtt5", [True, False])
+async def test_what_comes_with_the_login_can_be_acknowledged(mqtt5: bool):
+    """A session may hold messages, which come right behind; one that is acknowledged at once is."""
+    wire = Wire()
+    connection = Connection(
+        SubscriberOptions("127.0.0.1", 1), mqtt5=mqtt5, receive_maximum=10, take=Received.acknowledge
+    )
+    connection.connection_made(wire)  # type: ignore[arg-type]
+    login = bytes((0x20, 3, 1, 0, 0)) if mqtt5 else bytes((0x20, 2, 1, 0))
+    connection.data_received(login + publish("rw/v1/a/ecg", b"x", 7, mqtt5=mqtt5))
+    await asyncio.sleep(0)
+    assert wire.written == struct.pack(">BBH", 0x40, 2, 7)
+
+
 async def test_reading_stops_and_goes_on_for_as_long_as_there_is_a_connection():
     """One that was lost meanwhile is left alone."""
     connection, wire = opened([], mqtt5=True)
