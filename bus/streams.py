@@ -21,7 +21,8 @@ the last commits, the partition stands before that position; the script refuses,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import contextlib
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -30,9 +31,9 @@ from redis.exceptions import RedisClusterException, RedisError
 from bus.committing import VIEW_LENGTH, Checkpoint, Commit, Committing
 from bus.errors import NotReplicatedError
 from bus.keeping import Keeping
-from bus.messages import DEFAULT_PARTITIONS
+from bus.messages import DEFAULT_PARTITIONS, age_ms, unpack_inbound
 from bus.reading import Reading
-from bus.records import START, Position, Record, key, milliseconds, order, text_of
+from bus.records import START, Position, Record, key, milliseconds, order, records_of, text_of
 from bus.replicas import wait_for_replicas
 
 __all__ = ["START", "Bus", "Checkpoint", "Commit", "Position", "Record", "Stats", "key", "milliseconds", "order"]
@@ -53,7 +54,7 @@ class Stats(msgspec.Struct, frozen=True):
     last: Position
     position: Position
     lag_ms: int
-    """Age difference between the newest entry and the last one whose outputs are stored."""
+    """Age difference between the newest entry and the last one whose outputs are stored, by the time in them."""
 
 
 class Bus(Reading, Committing, Keeping):
@@ -138,14 +139,26 @@ class Bus(Reading, Committing, Keeping):
             pipe.execute_command("XREVRANGE", key(partition, "in"), "+", "-", "COUNT", 1)
             pipe.execute_command("HGET", key(partition, "checkpoint"), "position")
         answers = iter(await self._execute(pipe))
-        out = []
+        out: list[Stats] = []
         for partition in wanted:
             entries, events, newest, position = next(answers), next(answers), next(answers), next(answers)
             last = text_of(newest[0][0]) if newest else START
-            position = text_of(position or START)
-            behind = milliseconds(last) - milliseconds(position) if position != START else 0
-            out.append(Stats(partition, entries, events, last, position, max(0, behind)))
-        return out
+            out.append(Stats(partition, entries, events, last, text_of(position or START), 0))
+        lags = await self._lags([item for item in out if START != item.position != item.last])
+        return [msgspec.structs.replace(item, lag_ms=lags.get(item.partition, 0)) for item in out]
+
+    async def _lags(self, behind: Sequence[Stats]) -> dict[int, int]:
+        """Lag of partitions, ms; ids would tell another one where the server's clock was set in between."""
+        if not behind:
+            return {}
+        # An entry that was erased says as much as the one after it.
+        commands = [
+            ("XRANGE", key(item.partition, "in"), position, "+", "COUNT", 1)
+            for item in behind
+            for position in (item.position, item.last)
+        ]
+        found = iter([records_of(answer) for answer in await self._burst(commands)])
+        return {item.partition: _lag_ms(next(found), next(found)) for item in behind}
 
     async def server_ms(self) -> float:
         """Read the system's clock of the server, ms since the Unix epoch; of a cluster always that of the same one."""
@@ -161,3 +174,9 @@ class Bus(Reading, Committing, Keeping):
         """Give what `put_clock` kept."""
         mark: bytes | None = await self._call("GET", CLOCK + machine)
         return mark
+
+
+def _lag_ms(done: Sequence[Record], newest: Sequence[Record]) -> int:
+    with contextlib.suppress(ValueError, IndexError):
+        return age_ms(done[0].data, unpack_inbound(newest[0].data).server_ms)
+    return 0

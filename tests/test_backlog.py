@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import waiting
 
+from bus.clock import now_ms
 from bus.messages import Entry, Inbound, pack_inbound, partition_of, unpack_inbound
 from bus.pressure import Pressure
 from bus.server import embedded
@@ -134,12 +135,16 @@ async def test_nothing_goes_while_workers_are_late(tmp_path: Path):
     """A worker that stands still on one partition stops stored data, not live data; once it has caught up all goes."""
     async with service(tmp_path) as (bus, broker), device(broker) as bed, running(subscriber(broker, bus)) as ingest:
         epoch = await bus.claim(3)
-        tick = pack_inbound(Inbound(Entry.TICK, 1, "", b""))
-        (first,) = await bus.append_in([(3, tick)])
+
+        async def tick() -> str:
+            (position,) = await bus.append_in([(3, pack_inbound(Inbound(Entry.TICK, now_ms(), "", b"")))])
+            return position
+
+        first = await tick()
         await bus.commit_all([Commit(3, epoch, first, [], [], None, START)])
         last = first
         while (await bus.stats([3]))[0].lag_ms < 2 * LATE_MS[1]:
-            (last,) = await bus.append_in([(3, tick)])
+            last = await tick()
             await asyncio.sleep(0.05)
         await publish(bed, "backfill", "old", range(200))
         await until(lambda: ingest.backlog.waiting == 200)

@@ -143,6 +143,26 @@ async def test_a_lost_script_is_loaded_again(bus: Bus):
     assert await bus.commit(0, epoch, [b"b"], [], None, "2-0")
 
 
+async def test_lag_is_told_by_what_is_in_entries(bus: Bus):
+    """Neither a clock of the server that leaps nor one that stands makes workers late or hides that they are."""
+
+    def tick(ms: int) -> bytes:
+        return pack_inbound(Inbound(Entry.TICK, ms, "", b""))
+
+    hour = 3_600_000
+    for partition, position in ((0, "1000-0"), (0, f"{hour}-0"), (1, "1000-0"), (1, "1000-1"), (1, "1000-2")):
+        seconds = 0 if position == "1000-0" else 7
+        await bus._call("XADD", key(partition, "in"), position, "d", tick(1000 * seconds))
+    await bus._call("XADD", key(2, "in"), "1000-0", "d", b"no entry")
+    await bus._call("XADD", key(2, "in"), "2000-0", "d", tick(9))
+    for partition in range(3):
+        await bus.commit(partition, await bus.claim(partition), [], [], None, "1000-0")
+    assert [item.lag_ms for item in await bus.stats(range(4))] == [7000, 7000, 0, 0]
+    await bus._call("XDEL", key(1, "in"), "1000-0")
+    await bus.commit(0, await bus.claim(0), [], [], None, f"{hour}-0")
+    assert [item.lag_ms for item in await bus.stats(range(2))] == [0, 0]
+
+
 async def test_trim_and_stats(bus: Bus):
     """Trimming forgets old entries by whole nodes; stats tell lengths, positions and lag."""
     positions = await bus.append_in([(0, bytes(600)) for _ in range(1000)])
