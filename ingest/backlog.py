@@ -18,7 +18,7 @@ import structlog
 from bus.errors import BusError
 from bus.pressure import Pressure
 from bus.streams import Bus
-from ingest.codecs import MAGIC, MAX_BYTES, check_frame, decode, frame_number
+from ingest.codecs import MAGIC, check_frame, decode, frame_number
 from ingest.connection import Connection, Received, backoff_s, connect_error
 from ingest.connection_options import ConnectionOptions
 from ingest.notes import stored_answer
@@ -132,8 +132,6 @@ class Backlog:
             seconds = _seconds(payload, device)
         except Exception:
             # It costs the bus nothing, and whoever decodes it once more says and counts what was wrong.
-            if len(payload) > MAX_BYTES:
-                message.payload, message.oversize = b"", len(payload)
             self._go(message)
             return
         queue = self._devices.get(device)

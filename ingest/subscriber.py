@@ -13,6 +13,7 @@ With amqtt the promise is weaker: what it holds is in its memory alone, and lost
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -224,6 +225,7 @@ class Subscriber:
 
     def _pass_on(self, message: Received) -> None:
         """Take a stored message whose turn has come."""
+        self._weigh(message)
         self._bytes += len(message.payload)
         self._waiting.append(message)
         self._some.set()
@@ -234,9 +236,9 @@ class Subscriber:
             self.straps.take(message)
             return
         self.counts["received"] += 1
+        if not self._overflow.is_set():
+            self._weigh(message)
         size = len(message.payload)
-        if size > MAX_BYTES:
-            message.payload, message.oversize, size = b"", size, 0
         full = bool(self._waiting) and self._bytes + size > self._in_hand_bytes
         if full and message.qos == 0:
             self._drop("overflow")
@@ -250,6 +252,16 @@ class Subscriber:
         self._bytes += size
         self._waiting.append(message)
         self._some.set()
+
+    def _weigh(self, message: Received) -> None:
+        """See at once whether a device may send this: what it may not, or nobody may, takes no room here."""
+        size = len(message.payload)
+        with contextlib.suppress(FrameError):
+            message.refused = not self._quotas.take(self._routes.of(message.topic).share, size, self._monotonic())
+        if size > MAX_BYTES:
+            message.oversize = size
+        if message.refused or message.oversize:
+            message.payload = b""
 
     async def _store_forever(self) -> None:
         """Hand over what waits, batch by batch: after a silence at once, else with what comes within `PACE_S`."""
@@ -292,7 +304,7 @@ class Subscriber:
         route: Route | None = None
         try:
             route = self._routes.of(message.topic)
-            if not self._quotas.take(route.share, len(message.payload), now_s):
+            if message.refused:
                 self._refuse(route, message, now_s, items)
                 return
             if message.oversize:
