@@ -1,32 +1,30 @@
-"""Workers and ingests over several machines: Ray places them, sees dead nodes and starts what was on them elsewhere.
+"""The processes of the service over several machines: Ray places them, and starts elsewhere what was on dead nodes.
 
 Nothing here decides who owns a partition: a worker that starts takes it over on the bus, and every former owner is
-fenced there (`bus.streams`). So it does no harm that Ray may hold a node for dead that is only cut off.
+fenced there (`bus.streams`); historians, notifiers and evidence processes store each thing once whoever does it; a
+recorder holds locks in the folder. So it does no harm that Ray may hold a node for dead that is only cut off.
 
 Spares stand in for what is lost until Ray has it running again (`rhythmwatch.fleet_spare`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import os
-import socket
-import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import ray
 from ray.exceptions import RayError
 
-from rhythmwatch.ranges import equal_ranges, span
+from rhythmwatch.fleet_actor import NAMESPACE, Hosted
+from rhythmwatch.fleet_plan import URGENT, Plan, Settings, kind_of, owned, plan_of
 
-NAMESPACE: Final = "rhythmwatch"
 ANSWER_S: Final = 5.0
 START_S: Final = 120.0
+"""Longest without one more that runs."""
 POLL_S: Final = 0.2
 
 
@@ -41,97 +39,24 @@ class Member:
     Attributes
     ----------
     name : str
-        ``worker-0-31``, ``ingest-1`` or ``spare-1``.
+        ``worker-0-31``, ``ingest-1``, ``historian-0-63`` or ``spare-1``.
     state : str
-        ``starting``, ``running``, ``ended`` (another one has its partitions) or ``silent`` (no answer: its node may be
-        gone, and Ray is starting it elsewhere).
+        ``starting``, ``running``, ``waiting`` (a recorder: another one has its partitions, or the folder is missing),
+        ``ended`` (another one has its partitions) or ``silent`` (no answer: its node may be gone, and Ray is starting
+        it elsewhere).
     host : str
         Where it runs.
     pid : int
         Its process there.
+    settings : dict
+        What it was told; empty of one that is silent. There are passwords in it.
     """
 
     name: str
     state: str
     host: str = ""
     pid: int = 0
-
-
-class _Hosted:
-    """A process of ours inside an actor: it begins with the actor, also when Ray starts that again elsewhere."""
-
-    def __init__(self, kind: str, name: str, options: dict[str, Any]) -> None:
-        self._state = "starting"
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        mains: dict[str, Callable[..., Coroutine[Any, Any, None]]]
-        mains = {"worker": self._worker, "ingest": self._ingest, "spare": self._spare}
-        self._thread = threading.Thread(target=self._run, args=(mains[kind](name, **options),), name=name)
-        self._thread.start()
-
-    def _run(self, main: Coroutine[Any, Any, None]) -> None:
-        try:
-            self._loop.run_until_complete(main)
-            self._state = "ended"
-        except BaseException:
-            # An actor whose work failed is of no use; one whose process is gone is started again.
-            os._exit(1)
-
-    async def _worker(self, name: str, bus: str, first: int, last: int) -> None:
-        from rhythmwatch.models import load_models
-        from rhythmwatch.process import configure_logs
-        from rhythmwatch.warm import ensure_kernels
-        from rhythmwatch.worker import work
-
-        configure_logs(name)
-        ensure_kernels()
-        models = load_models()
-        self._state = "running"
-        await work(bus, range(first, last + 1), models, self._stop)
-
-    async def _ingest(self, name: str, bus: str, broker: str, replicas: int) -> None:
-        from rhythmwatch.ingesting import receive
-        from rhythmwatch.process import configure_logs
-
-        configure_logs(name)
-        self._state = "running"
-        await receive(broker, bus, share=True, stop=self._stop, name=name, replicas=replicas)
-
-    async def _spare(
-        self, name: str, bus: str, broker: str, replicas: int, names: Sequence[str], spares: Sequence[str]
-    ) -> None:
-        from rhythmwatch.fleet_spare import stand_by
-        from rhythmwatch.ingesting import receive
-        from rhythmwatch.models import load_models
-        from rhythmwatch.process import configure_logs
-        from rhythmwatch.warm import compile_kernels
-        from rhythmwatch.worker import work
-
-        configure_logs(name)
-        await asyncio.to_thread(compile_kernels)
-        models = load_models()
-
-        async def stand_in(lost: str, stop: asyncio.Event) -> None:
-            if partitions := _owned(lost):
-                await work(bus, partitions, models, stop)
-            else:
-                await receive(broker, bus, share=True, stop=stop, name=lost, replicas=replicas)
-
-        self._state = "running"
-        await stand_by(NAMESPACE, names, spares, stand_in, self._stop)
-
-    async def about(self) -> tuple[str, str, int]:
-        """State, host and process id."""
-        return self._state, socket.gethostname(), os.getpid()
-
-    async def over(self) -> None:
-        """Last as long as the process: who calls it learns at once that it is lost."""
-        await asyncio.Event().wait()
-
-    async def stop(self) -> None:
-        """End in good order."""
-        self._loop.call_soon_threadsafe(self._stop.set)
-        await asyncio.to_thread(self._thread.join)
+    settings: Settings = field(default_factory=dict, repr=False)
 
 
 def connect(address: str) -> None:
@@ -156,60 +81,67 @@ def connect(address: str) -> None:
         raise FleetError(f"no Ray cluster at {address}: {reason}; start one with: ray start --head") from error
 
 
-def up(
-    bus: str, broker: str, *, workers: int, ingests: int, cpus: float = 1.0, replicas: int = 0, spares: int = 1
-) -> None:
-    """Bring the fleet to so many workers and ingests; what runs already and fits stays.
+def up(plan: Plan) -> None:
+    """Bring the fleet to a plan; what runs already and fits stays.
 
-    New workers take their partitions over before the former owners are ended, so nothing waits and nothing is lost.
-
-    Parameters
-    ----------
-    bus, broker : str
-        Addresses that every node can reach.
-    workers, ingests : int
-        How many.
-    cpus : float
-        Cores that Ray reserves for each.
-    replicas : int
-        As of `rhythmwatch.ingesting.receive`.
-    spares : int
-        That stand by, on nodes of their own where there are so many; they reserve no core.
+    New processes take their partitions over before the former owners are ended, so nothing waits and nothing is lost.
+    Recorders alone begin only once the former ones have ended, and so does what is told something else than before.
 
     Raises
     ------
     FleetError
-        If there are more workers than partitions, or the actors do not come up in time, for instance for want of cores.
+        If the plan can't be, or the actors do not come up in time, for instance for want of cores.
     """
     try:
-        shares = equal_ranges(workers)
+        wanted = plan.parts()
     except ValueError as error:
         raise FleetError(str(error)) from error
-    wanted: dict[str, tuple[str, dict[str, Any]]] = {
-        f"worker-{span(mine)}": ("worker", {"bus": bus, "first": mine[0], "last": mine[-1]}) for mine in shares
-    }
-    for number in range(1, ingests + 1):
-        wanted[f"ingest-{number}"] = ("ingest", {"bus": bus, "broker": broker, "replicas": replicas})
-    standing = {member.name: member for member in members()}
+    standing = members()
     # None may stand in for one that is ended here.
-    for name in [name for name in standing if _is_spare(name)]:
-        _end(name)
-        del standing[name]
-    # One that was fenced holds nothing any more and must begin anew to own its range.
-    for name, member in standing.items():
-        if name in wanted and member.state == "ended":
-            _kill(name)
-    for name, (kind, options) in wanted.items():
-        if name not in standing or standing[name].state == "ended":
-            _start(name, kind, options, cpus)
-    _until_running(set(wanted), standing.keys() - wanted.keys())
-    for name in standing.keys() - wanted.keys():
-        _end(name)
-    standing_by = [f"spare-{number}" for number in range(1, spares + 1)]
-    for number, name in enumerate(standing_by):
-        watched = {"names": sorted(wanted), "spares": standing_by[:number]}
-        _start(name, "spare", {"bus": bus, "broker": broker, "replicas": replicas, **watched}, 0.0)
-    _until_running(set(standing_by), set())
+    for member in standing:
+        if kind_of(member.name) == "spare":
+            _end(member.name)
+    for member in standing:
+        if kind_of(member.name) == "recorder" and (member.name not in wanted or _differs(member, wanted)):
+            _end(member.name)
+    _settle(wanted)
+    for member in members():
+        if member.name not in wanted:
+            _end(member.name)
+    standing_by = [f"spare-{number}" for number in range(1, plan.spares + 1)]
+    _settle({name: plan.told("spare") for name in standing_by}, [name for name in wanted if kind_of(name) in URGENT])
+
+
+def scale(workers: int, *, ingests: int | None = None, readers: int | None = None, spares: int | None = None) -> None:
+    """Move the partitions of the fleet that stands to another number of processes.
+
+    Parameters
+    ----------
+    workers : int
+    ingests, readers, spares : int, optional
+        As many as there are by default.
+
+    Raises
+    ------
+    FleetError
+        As of `up`; if there is no fleet, or it can't be asked.
+    """
+    told = {member.name: member.settings for member in members()}
+    if not told:
+        raise FleetError("no fleet is up; bring one up with: rhythmwatch fleet up")
+    try:
+        plan = plan_of(told)
+    except ValueError as error:
+        raise FleetError(f"{error}, or say all anew with: rhythmwatch fleet up") from error
+    up(
+        replace(
+            plan,
+            workers=workers,
+            ingests=plan.ingests if ingests is None else ingests,
+            readers=plan.readers if readers is None else readers,
+            spares=plan.spares if spares is None else spares,
+        )
+    )
 
 
 def members() -> list[Member]:
@@ -241,47 +173,62 @@ def members() -> list[Member]:
 def down() -> None:
     """End every actor of the fleet in good order."""
     # Spares first: they would stand in for the others.
-    for member in sorted(members(), key=lambda member: not _is_spare(member.name)):
+    for member in sorted(members(), key=lambda member: kind_of(member.name) != "spare"):
         _end(member.name)
 
 
-def _start(name: str, kind: str, options: dict[str, Any], cpus: float) -> None:
-    actor: Any = ray.remote(_Hosted)
+def _settle(wanted: Mapping[str, Settings], watched: Sequence[str] = ()) -> None:
+    """Start what is missing until all that is wanted runs; ends others once all their partitions are taken."""
+    started: set[str] = set()
+    left, until = set(wanted), time.monotonic() + START_S
+    while left:
+        now = {member.name: member for member in members()}
+        for number, (name, settings) in enumerate(wanted.items()):
+            # One that was fenced holds nothing any more and must begin anew to own its range.
+            if name in now and (now[name].state == "ended" or _differs(now[name], wanted)):
+                _end(name)
+                del now[name]
+                started.discard(name)
+            if name not in now and name not in started:
+                # Of spares, those before it go first.
+                _start(name, settings, watched, list(wanted)[:number] if watched else [])
+                started.add(name)
+        running = {name for name, member in now.items() if name in wanted and member.state == "running"}
+        taken = {(kind_of(name), partition) for name in running for partition in owned(name)}
+        for name in now.keys() - wanted.keys():
+            mine = {(kind_of(name), partition) for partition in owned(name)}
+            # Its core may be what a new one waits for.
+            if mine and taken >= mine:
+                _end(name)
+        if len(wanted) - len(running) < len(left):
+            until = time.monotonic() + START_S
+        left = wanted.keys() - running
+        if left and time.monotonic() > until:
+            states = [f"{name} ({now[name].state})" if name in now else name for name in sorted(left)]
+            raise FleetError(
+                f"{', '.join(states)} did not start in {START_S:.0f} s; has the cluster cores to spare, and each node "
+                "the folder of the recordings?"
+            )
+        if left:
+            time.sleep(POLL_S)
+
+
+def _differs(member: Member, wanted: Mapping[str, Settings]) -> bool:
+    """Whether one was told something else than is wanted; nobody knows of one that is silent."""
+    return bool(member.settings) and member.settings != wanted[member.name]
+
+
+def _start(name: str, settings: Settings, names: Sequence[str], spares: Sequence[str]) -> None:
+    actor: Any = ray.remote(Hosted)
     placed = actor.options(
-        name=name, namespace=NAMESPACE, lifetime="detached", max_restarts=-1, num_cpus=cpus,
-        scheduling_strategy="SPREAD",
+        name=name, namespace=NAMESPACE, lifetime="detached", max_restarts=-1,
+        num_cpus=0.0 if kind_of(name) == "spare" else settings["cpus"], scheduling_strategy="SPREAD",
     )  # fmt: skip
-    placed.remote(kind, name, options)
-
-
-def _until_running(names: set[str], former: Set[str]) -> None:
-    until = time.monotonic() + START_S
-    while time.monotonic() < until:
-        now = members()
-        taken = {n for member in now if member.name in names and member.state == "running" for n in _owned(member.name)}
-        for member in now:
-            # Its partitions are all taken: its core may be what a new one waits for.
-            if member.name in former and _owned(member.name) and taken.issuperset(_owned(member.name)):
-                _end(member.name)
-        missing = names - {member.name for member in now if member.state in ("running", "ended")}
-        if not missing:
-            return
-        time.sleep(POLL_S)
-    raise FleetError(f"{', '.join(sorted(missing))} did not start in {START_S:.0f} s; has the cluster cores to spare?")
-
-
-def _owned(name: str) -> range:
-    """Give the partitions of a worker by its name; none for others."""
-    kind, *bounds = name.split("-")
-    return range(int(bounds[0]), int(bounds[1]) + 1) if kind == "worker" else range(0)
-
-
-def _is_spare(name: str) -> bool:
-    return name.startswith("spare-")
+    placed.remote(name, settings, names, spares)
 
 
 def _end(name: str) -> None:
-    # One that is gone or silent is fenced by the bus.
+    # One that is gone or silent is fenced by the bus, or by its locks.
     with contextlib.suppress(RayError, ValueError):
         ray.get(ray.get_actor(name, NAMESPACE).stop.remote(), timeout=ANSWER_S)
     _kill(name)

@@ -1,7 +1,8 @@
 """A spare of the fleet: an actor that has loaded all and stands in for one that is lost, until Ray has it back.
 
 What Ray starts elsewhere imports and loads for seconds; a spare begins at once. It owns nothing for good: a worker that
-comes back takes its partitions over from the spare as from any former owner, and the spare lets go of an ingest.
+comes back takes its partitions over from the spare as from any former owner, and the spare lets go of an ingest or a
+notifier.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from bus.tasks import end, run_all
+from rhythmwatch.fleet_plan import kind_of
 
 DOUBT_S: Final = 0.3
 """One that answers within this time of a broken connection is not lost."""
@@ -77,8 +79,8 @@ class _Watch:
         place = asyncio.create_task(self._stand_in(name, stop), name=f"place of {name}")
         try:
             await asyncio.wait({place, back}, return_when=asyncio.FIRST_COMPLETED)
-            # The broker gives a session to whoever came last, so an ingest must be let go of.
-            if name.startswith("ingest"):
+            # The broker gives a session to whoever came last, and nothing fences a notifier: both must be let go of.
+            if kind_of(name) != "worker":
                 stop.set()
             while not place.done():
                 await asyncio.wait({place}, timeout=POLL_S)

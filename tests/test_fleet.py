@@ -21,6 +21,7 @@ from bus.messages import DEFAULT_PARTITIONS, Inbound, pack_inbound, partition_of
 from bus.server import embedded
 from bus.streams import START, Bus, Position
 from rhythmwatch import fleet
+from rhythmwatch.fleet_plan import Plan
 
 pytestmark = pytest.mark.timeout(600)
 PATIENTS = [f"bed-{number}" for number in range(12)]
@@ -142,7 +143,7 @@ async def test_nodes_die_and_ranges_move(nodes: list[Node], tmp_path: Path) -> N
     """
     async with embedded(tmp_path / "bus") as url, Bus(url) as bus:
         await append(bus, 0, 9)
-        await asyncio.to_thread(fleet.up, url, "", workers=2, ingests=0, spares=0)
+        await asyncio.to_thread(fleet.up, Plan(url, workers=2, spares=0))
         await drained(bus)
         members = await until(lambda found: {member.state for member in found} == {"running"})
         assert {member.name for member in members} == {"worker-0-31", "worker-32-63"}
@@ -150,11 +151,11 @@ async def test_nodes_die_and_ranges_move(nodes: list[Node], tmp_path: Path) -> N
         victim.kill()
         await append(bus, 9, 18)
         await drained(bus)
-        await asyncio.to_thread(fleet.up, url, "", workers=3, ingests=0, spares=0)
+        await asyncio.to_thread(fleet.up, Plan(url, workers=3, spares=0))
         await append(bus, 18, 27)
         await drained(bus)
         await until(lambda found: len(found) == 3)
-        await asyncio.to_thread(fleet.up, url, "", workers=1, ingests=0)
+        await asyncio.to_thread(fleet.up, Plan(url, workers=1))
         await append(bus, 27, 31)
         await drained(bus)
         members = await until(lambda found: [(m.name, m.state) for m in found] == WITH_SPARE)
@@ -181,4 +182,4 @@ async def test_nodes_die_and_ranges_move(nodes: list[Node], tmp_path: Path) -> N
 def test_more_workers_than_partitions_are_refused(workers: int) -> None:
     """Before a cluster is asked."""
     with pytest.raises(fleet.FleetError, match="1 to 64"):
-        fleet.up("redis://nowhere", "mqtt://nowhere", workers=workers, ingests=1)
+        fleet.up(Plan("redis://nowhere", workers=workers))

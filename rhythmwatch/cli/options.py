@@ -85,6 +85,14 @@ Recordings: TypeAlias = Annotated[
     Path,
     typer.Option("--recordings", envvar="RHYTHMWATCH_RECORDINGS", help="Folder that the ECG is recorded in."),
 ]
+Consented: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--consented/--everything",
+        envvar="RHYTHMWATCH_CONSENTED",
+        help="Keep only what is of admitted people who agreed to monitoring.",
+    ),
+]
 Speed: TypeAlias = Annotated[
     float,
     typer.Option("--speed", envvar="RHYTHMWATCH_SPEED", min=0.0, help="Times real time; 0 is as fast as it goes."),

@@ -187,14 +187,7 @@ def recorder(
     history: options.HistoryUrl = HISTORY,
     recordings: options.Recordings = RECORDINGS,
     partitions: options.Partitions = "0-63",
-    consented: Annotated[
-        bool,
-        typer.Option(
-            "--consented/--everything",
-            envvar="RHYTHMWATCH_CONSENTED",
-            help="Keep only what is of admitted people who agreed to monitoring.",
-        ),
-    ] = True,
+    consented: options.Consented = True,
     metrics: options.Metrics = "",
 ) -> None:
     """Write the ECG, its beats and trends from the bus onto disk."""

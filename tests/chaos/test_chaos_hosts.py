@@ -8,7 +8,6 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from bus.streams import Bus
 from ingest.broker import embedded_broker
 from rhythmwatch import fleet
 from rhythmwatch.addresses import BrokerAddress
+from rhythmwatch.fleet_plan import Plan
 from rhythmwatch.station import Station
 
 pytest_plugins = ["storm_table"]
@@ -297,7 +297,7 @@ async def test_a_node_is_gone(nodes: list[Node], tmp_path: Path, table: list[str
         await asyncio.to_thread(victim.kill)
         await storm.heal()
         assert storm.clients, "the devices had ended before the fleet was whole again"
-        await asyncio.to_thread(up, workers=1, spares=0)
+        await asyncio.to_thread(fleet.scale, 1, spares=0)
         assert storm.clients, "the devices had ended before the partitions had moved"
         storm.faults.append(storm.now())
         await storm.heal()
@@ -305,8 +305,7 @@ async def test_a_node_is_gone(nodes: list[Node], tmp_path: Path, table: list[str
     async with embedded(tmp_path / "bus") as url, embedded_broker(tmp_path / "broker") as broker, Bus(url) as bus:
         inner = BrokerAddress(broker.host, broker.port, broker.username, broker.password).url()
         outer = BrokerAddress(broker.host, broker.port, broker.device_username, broker.device_password).url()
-        up = partial(fleet.up, url, inner, ingests=1)
-        await asyncio.to_thread(up, workers=2, spares=2)
+        await asyncio.to_thread(fleet.up, Plan(url, inner, workers=2, ingests=1, spares=2))
         findings = await played(Storm(bus), outer, recordings(), faults)
         names = [member.name for member in await asyncio.to_thread(fleet.members)]
         await asyncio.to_thread(fleet.down)
