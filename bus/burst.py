@@ -44,8 +44,26 @@ async def burst(client: Redis, packed: Sequence[Sequence[bytes]], timeout_s: flo
     """
     if not packed:
         return []
-    answers: list[Any] = []
     connection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+    try:
+        answers = await exchange(connection, packed, timeout_s)
+    finally:
+        await client.connection_pool.release(connection)
+    for answer in answers:
+        if isinstance(answer, ResponseError):
+            raise answer
+    return answers
+
+
+async def exchange(connection: Any, packed: Sequence[Sequence[bytes]], timeout_s: float) -> list[Any]:
+    """Send commands over a connection and read all answers; those that are errors are among them.
+
+    Raises
+    ------
+    redis.exceptions.RedisError
+        If the connection is lost, or not all has come within `timeout_s`; it is closed then.
+    """
+    answers: list[Any] = []
     try:
         # One limit for all: one for each answer costs more than to read it.
         async with asyncio.timeout(timeout_s):
@@ -57,9 +75,4 @@ async def burst(client: Redis, packed: Sequence[Sequence[bytes]], timeout_s: flo
                     answers.append(error)
     except TimeoutError as error:
         raise RedisTimeoutError(f"no answer in {timeout_s:g} s") from error
-    finally:
-        await client.connection_pool.release(connection)
-    for answer in answers:
-        if isinstance(answer, ResponseError):
-            raise answer
     return answers

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import (
     AuthenticationError,
     ClusterDownError,
@@ -20,8 +20,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bus.burst import Command, burst, pack_command
-from bus.connect import is_cluster, open_client
+from bus.connect import open_client
 from bus.errors import BusError, BusFullError, BusTimeoutError, BusUnavailableError
+from bus.scatter import pack_for_cluster, scatter
 
 
 class Connection:
@@ -38,8 +39,8 @@ class Connection:
     def __init__(self, url: str, timeout_s: float) -> None:
         self.url = url
         self.timeout_s = timeout_s
-        self._cluster = is_cluster(url)
         self._redis = open_client(url, timeout_s)
+        self._cluster = self._redis if isinstance(self._redis, RedisCluster) else None
         for command in ("XADD", "XREAD", "XRANGE"):
             self._redis.set_response_callback(command, _as_it_is)
 
@@ -61,7 +62,7 @@ class Connection:
 
     async def memory(self) -> tuple[int, int]:
         """Bytes that the server uses and its limit (0: none)."""
-        if not self._cluster:
+        if self._cluster is None:
             answer = await self._call("INFO", "memory")
             return int(answer["used_memory"]), int(answer["maxmemory"])
         nodes = (await self._call("INFO", "memory", target_nodes="primaries")).values()
@@ -74,16 +75,11 @@ class Connection:
             raise self._named(error) from error
 
     async def _burst(self, commands: Sequence[Command]) -> list[Any]:
-        """Send many commands in one go; errors as of `_execute`."""
+        """Send many commands in one go; each names keys of one partition."""
         if isinstance(self._redis, Redis):
             return await self._answers(burst(self._redis, [pack_command(item) for item in commands], self.timeout_s))
-        pipe = self._redis.pipeline(transaction=False)
-        for command in commands:
-            pipe.execute_command(*command)
-        return await self._execute(pipe)
-
-    async def _execute(self, pipe: Any) -> list[Any]:
-        return await self._answers(pipe.execute())
+        asked = [pack_for_cluster(item) for item in commands]
+        return await self._answers(scatter(self._redis, asked, self.timeout_s))
 
     async def _answers(self, asked: Awaitable[list[Any]]) -> list[Any]:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bus.burst import Command
 from bus.connection import Connection
 from bus.records import Position, key, order, text_of
 
@@ -37,11 +38,11 @@ class Keeping(Connection):
             for partition, streams in positions.items()
             for name, position in streams.items()
         ]
-        pipe = self._redis.pipeline(transaction=False)
+        commands: list[Command] = []
         for partition, name, position in asked:
-            pipe.execute_command("HSET", key(partition, "held"), f"{name}/{reader}", position)
-            pipe.execute_command("HGET", key(partition, "held"), f"given up/{name}")
-        answers = await self._execute(pipe)
+            held = key(partition, "held")
+            commands += (("HSET", held, f"{name}/{reader}", position), ("HGET", held, f"given up/{name}"))
+        answers = await self._burst(commands)
         lost = []
         for (partition, name, position), given_up in zip(asked, answers[1::2], strict=True):
             if given_up and order(text_of(given_up)) > order(position):

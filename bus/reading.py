@@ -7,11 +7,16 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from redis.asyncio import RedisCluster
+
 from bus.connection import Connection
 from bus.records import START, Position, Record, key, records_of, text_of
+from bus.scatter import pack_for_cluster, scatter
 
 POLL_S: Final = 0.01
-"""Between two looks at the streams of a cluster, which can't be waited for in one command."""
+"""Least time between two looks at the streams of a cluster, which can't be waited for in one command."""
+POLL_SHARE: Final = 8.0
+"""The same as a multiple of the time that a look took: on a full machine those who wait leave it to those who work."""
 
 
 class Reading(Connection):
@@ -69,10 +74,9 @@ class Reading(Connection):
     async def last(self, cursors: Iterable[int], name: str = "events") -> dict[int, Position]:
         """Newest position of a stream of each partition; a reader that starts there sees only what comes."""
         partitions = list(cursors)
-        pipe = self._redis.pipeline(transaction=False)
-        for partition in partitions:
-            pipe.execute_command("XREVRANGE", key(partition, name), "+", "-", "COUNT", 1)
-        answers = await self._execute(pipe)
+        answers = await self._burst(
+            [("XREVRANGE", key(partition, name), "+", "-", "COUNT", 1) for partition in partitions]
+        )
         return {
             partition: text_of(answer[0][0]) if answer else START
             for partition, answer in zip(partitions, answers, strict=True)
@@ -83,26 +87,30 @@ class Reading(Connection):
     ) -> list[tuple[int, list[Record]]]:
         if not cursors:
             return []
-        if self._cluster:
-            return await self._read_cluster(name, cursors, count, block_ms)
+        if self._cluster is not None:
+            return await self._read_cluster(self._cluster, name, cursors, count, block_ms)
         block = ("BLOCK", min(block_ms, int(self.timeout_s * 500))) if block_ms > 0 else ()
         keys = [key(partition, name) for partition in cursors]
         answer = await self._call("XREAD", "COUNT", count, *block, "STREAMS", *keys, *cursors.values())
         return [(_partition(stream), records_of(entries)) for stream, entries in answer or ()]
 
     async def _read_cluster(
-        self, name: str, cursors: Mapping[int, Position], count: int, block_ms: int
+        self, cluster: RedisCluster, name: str, cursors: Mapping[int, Position], count: int, block_ms: int
     ) -> list[tuple[int, list[Record]]]:
         # No command may name keys of two slots, and a blocked read would hold one connection for each partition.
+        asked = [
+            pack_for_cluster(("XREAD", "COUNT", count, "STREAMS", key(partition, name), cursor))
+            for partition, cursor in cursors.items()
+        ]
         until = time.monotonic() + block_ms / 1000
         while True:
-            pipe = self._redis.pipeline(transaction=False)
-            for partition, cursor in cursors.items():
-                pipe.execute_command("XREAD", "COUNT", count, "STREAMS", key(partition, name), cursor)
-            found = [answer[0] for answer in await self._execute(pipe) if answer]
-            if found or time.monotonic() >= until:
+            began = time.monotonic()
+            answers = await self._answers(scatter(cluster, asked, self.timeout_s))
+            found = [answer[0] for answer in answers if answer]
+            now = time.monotonic()
+            if found or now >= until:
                 return [(_partition(stream), records_of(entries)) for stream, entries in found]
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(min(until - now, max(POLL_S, POLL_SHARE * (now - began))))
 
 
 def _partition(stream: bytes) -> int:

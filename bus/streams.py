@@ -28,6 +28,7 @@ from typing import Final
 import msgspec
 from redis.exceptions import RedisClusterException, RedisError
 
+from bus.burst import Command
 from bus.committing import VIEW_LENGTH, Checkpoint, Commit, Committing
 from bus.errors import NotReplicatedError
 from bus.keeping import Keeping
@@ -132,13 +133,15 @@ class Bus(Reading, Committing, Keeping):
     async def stats(self, partitions: Iterable[int]) -> list[Stats]:
         """Lengths and lag of partitions, for health and metrics."""
         wanted = list(partitions)
-        pipe = self._redis.pipeline(transaction=False)
+        asked: list[Command] = []
         for partition in wanted:
-            pipe.execute_command("XLEN", key(partition, "in"))
-            pipe.execute_command("XLEN", key(partition, "events"))
-            pipe.execute_command("XREVRANGE", key(partition, "in"), "+", "-", "COUNT", 1)
-            pipe.execute_command("HGET", key(partition, "checkpoint"), "position")
-        answers = iter(await self._execute(pipe))
+            asked += (
+                ("XLEN", key(partition, "in")),
+                ("XLEN", key(partition, "events")),
+                ("XREVRANGE", key(partition, "in"), "+", "-", "COUNT", 1),
+                ("HGET", key(partition, "checkpoint"), "position"),
+            )
+        answers = iter(await self._burst(asked))
         out: list[Stats] = []
         for partition in wanted:
             entries, events, newest, position = next(answers), next(answers), next(answers), next(answers)

@@ -15,6 +15,8 @@ from bus.server import find_server
 
 SLOTS = 16384
 PRIMARIES = 3
+SPANS = [(n * SLOTS // PRIMARIES, (n + 1) * SLOTS // PRIMARIES - 1) for n in range(PRIMARIES)]
+"""First and last slot of each primary."""
 NODE_TIMEOUT_MS = 5_000
 """Longer than a busy machine holds a server up: one that only waits for a core must not be held for dead."""
 
@@ -30,6 +32,13 @@ class Node:
     def client(self) -> Redis:
         """Give a client of this server alone."""
         return Redis(port=self.port, decode_responses=True, protocol=2)
+
+    async def ask(self, *command: str) -> str:
+        """Give the answer to a command as text."""
+        async with self.client() as client:
+            # The library reshapes the answers of these commands; the text as it came is enough here.
+            client.response_callbacks.clear()
+            return str(await client.execute_command(*command))
 
 
 @dataclass
@@ -47,9 +56,35 @@ class Cluster:
     async def well(self) -> bool:
         """Whether every server that lives says that all slots are served."""
         for node in (*self.primaries, *self.replicas):
-            if node.process.poll() is None and "cluster_state:ok" not in await _ask(node, "CLUSTER", "INFO"):
+            if node.process.poll() is None and "cluster_state:ok" not in await node.ask("CLUSTER", "INFO"):
                 return False
         return True
+
+    def owner(self, slot: int) -> Node:
+        """Give the primary that was given a slot."""
+        return next(node for node, (first, last) in zip(self.primaries, SPANS, strict=True) if first <= slot <= last)
+
+    async def change_places(self, primary: Node) -> None:
+        """Let the replica of a primary take over while both live."""
+        number = self.primaries.index(primary)
+        replica = self.replicas[number]
+        identity = await primary.ask("CLUSTER", "MYID")
+
+        async def known() -> bool:
+            return all(
+                [f":{replica.port}@" in await node.ask("CLUSTER", "REPLICAS", identity) for node in self.primaries]
+            )
+
+        # One that they don't know to be a replica yet is not heard.
+        await _until(known)
+        await replica.ask("CLUSTER", "FAILOVER")
+
+        async def changed() -> bool:
+            role = "role:master" in await replica.ask("INFO", "replication")
+            return role and "role:slave" in await primary.ask("INFO", "replication")
+
+        await _until(changed)
+        self.primaries[number], self.replicas[number] = replica, primary
 
     async def kill(self, primary: Node) -> None:
         """Kill a primary and wait until its replica serves in its place."""
@@ -58,7 +93,7 @@ class Cluster:
         replica = self.replicas[self.primaries.index(primary)]
 
         async def promoted() -> bool:
-            return "role:master" in await _ask(replica, "INFO", "replication") and await self.well()
+            return "role:master" in await replica.ask("INFO", "replication") and await self.well()
 
         await _until(promoted)
 
@@ -71,27 +106,26 @@ async def running_cluster(folder: Path) -> AsyncIterator[Cluster]:
     cluster = Cluster(nodes[:PRIMARIES], nodes[PRIMARIES:])
     try:
         await _until(lambda: _all_answer(nodes))
-        for number, node in enumerate(cluster.primaries):
-            first, last = number * SLOTS // PRIMARIES, (number + 1) * SLOTS // PRIMARIES - 1
-            await _ask(node, "CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
-            await _ask(node, "CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
+        for number, (node, (first, last)) in enumerate(zip(cluster.primaries, SPANS, strict=True)):
+            await node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+            await node.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
         for node in nodes[1:]:
-            await _ask(node, "CLUSTER", "MEET", "127.0.0.1", str(nodes[0].port), str(nodes[0].bus_port))
+            await node.ask("CLUSTER", "MEET", "127.0.0.1", str(nodes[0].port), str(nodes[0].bus_port))
         await _until(cluster.well)
         for primary, replica in zip(cluster.primaries, cluster.replicas, strict=True):
-            identity = await _ask(primary, "CLUSTER", "MYID")
+            identity = await primary.ask("CLUSTER", "MYID")
 
             async def known(replica: Node = replica, identity: str = identity) -> bool:
-                return identity in await _ask(replica, "CLUSTER", "NODES")
+                return identity in await replica.ask("CLUSTER", "NODES")
 
             await _until(known)
-            await _ask(replica, "CLUSTER", "REPLICATE", identity)
+            await replica.ask("CLUSTER", "REPLICATE", identity)
         for primary, replica in zip(cluster.primaries, cluster.replicas, strict=True):
 
             async def linked(primary: Node = primary, replica: Node = replica) -> bool:
                 # The replica holds the link to be up a little before its primary does.
-                up = "master_link_status:up" in await _ask(replica, "INFO", "replication")
-                return up and "state=online" in await _ask(primary, "INFO", "replication")
+                up = "master_link_status:up" in await replica.ask("INFO", "replication")
+                return up and "state=online" in await primary.ask("INFO", "replication")
 
             await _until(linked)
         yield cluster
@@ -113,15 +147,8 @@ def _start(folder: Path, port: int, bus_port: int) -> Node:
     return Node(port, bus_port, process)
 
 
-async def _ask(node: Node, *command: str) -> str:
-    async with node.client() as client:
-        # The library reshapes the answers of these commands; the text as it came is enough here.
-        client.response_callbacks.clear()
-        return str(await client.execute_command(*command))
-
-
 async def _all_answer(nodes: list[Node]) -> bool:
-    return all(["PONG" in await _ask(node, "PING") for node in nodes])
+    return all(["PONG" in await node.ask("PING") for node in nodes])
 
 
 async def _until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:

@@ -2,14 +2,17 @@
 
 import asyncio
 import signal
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from cluster import Cluster, running_cluster
+from redis.crc import key_slot
 
 from bus.errors import BusError, FencedError, NotReplicatedError
-from bus.streams import START, Bus, Checkpoint, Position, Record
+from bus.streams import START, Bus, Checkpoint, Position, Record, key
 
 pytestmark = pytest.mark.services
 PARTITIONS = 16
@@ -75,6 +78,57 @@ async def test_a_reader_waits_for_what_comes(bus: Bus):
     await bus.append_in([(3, b"x")])
     ((partition, records),) = await waiting
     assert (partition, [record.data for record in records]) == (3, [b"x"])
+
+
+async def asked(cluster: Cluster) -> Counter[str]:
+    """How often the primaries have been asked each command."""
+    calls: Counter[str] = Counter()
+    for node in cluster.primaries:
+        async with node.client() as client:
+            for name, about in (await client.info("commandstats")).items():
+                calls[name.removeprefix("cmdstat_")] += about["calls"]
+    return calls
+
+
+async def test_whoever_waits_leaves_servers_and_core_alone(cluster: Cluster):
+    """Readers that wait look at the streams and ask nothing else, and take a small part of a core.
+
+    Each process of the service waits in this way: what it costs, those who work lack when they have to catch up.
+    """
+    async with Bus(cluster.url) as bus:
+        cursors = dict.fromkeys(range(bus.partitions), START)
+        await bus.read(cursors)
+        before = await asked(cluster)
+        began, core = time.monotonic(), time.process_time()
+        assert await bus.read(cursors, block_ms=2_000) == []
+        share = (time.process_time() - core) / (time.monotonic() - began)
+        since = await asked(cluster) - before
+    assert since["xread"] >= 2 * bus.partitions
+    assert since.keys() <= {"xread", "info", "replconf", "ping", "hello", "auth", "client|setinfo", "client|setname"}
+    assert share < 0.3
+
+
+async def test_servers_that_change_places_are_found(bus: Bus, cluster: Cluster):
+    """A replica takes over in good order: what the bus asks next is redirected, and its caller hears nothing of it."""
+    await bus.append_in((p, b"before") for p in range(PARTITIONS))
+    epochs = await bus.claim_all(range(PARTITIONS))
+    await cluster.change_places(cluster.primaries[0])
+    newest = await bus.append_in((p, b"after") for p in range(PARTITIONS))
+    assert await read_all(bus) == {p: [b"before", b"after"] for p in range(PARTITIONS)}
+    for p in range(PARTITIONS):
+        assert await bus.commit(p, epochs[p], [b"event"], [], None, newest[p])
+
+
+async def test_a_partition_on_its_way_is_found(bus: Bus, cluster: Cluster):
+    """A slot moves from one server to another: what is new lies on the other one and is asked there."""
+    slot = key_slot(key(0, "in").encode())
+    whose = cluster.owner(slot)
+    other = next(node for node in cluster.primaries if node is not whose)
+    await other.ask("CLUSTER", "SETSLOT", str(slot), "IMPORTING", await whose.ask("CLUSTER", "MYID"))
+    await whose.ask("CLUSTER", "SETSLOT", str(slot), "MIGRATING", await other.ask("CLUSTER", "MYID"))
+    await bus.append_in([(0, b"moved"), (1, b"stays")])
+    assert await read_all(bus) == {0: [b"moved"], 1: [b"stays"]}
+    assert await other.ask("CLUSTER", "COUNTKEYSINSLOT", str(slot)) == "1"
 
 
 async def test_a_dead_primary_costs_nothing_that_was_replicated(bus: Bus, cluster: Cluster):
