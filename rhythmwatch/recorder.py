@@ -18,9 +18,10 @@ from bus.child import hold, make_folder
 from bus.clock import keeping_time, now_ms
 from bus.errors import BusError, ServerError
 from bus.messages import age_ms
-from bus.streams import Bus, Record, milliseconds
+from bus.streams import Bus, Record, order
 from rhythmwatch.metrics import Figure, by_reason, exposing
 from rhythmwatch.record import Recording
+from rhythmwatch.record_gate import Gate
 from rhythmwatch.record_state import Counters
 
 log = structlog.get_logger()
@@ -79,6 +80,7 @@ class Recorder:
         self._bus, self._index, self._folder = bus, index, folder
         self._partitions, self._stop, self._may_keep = partitions, stop, may_keep
         self._poll_s, self._write_s, self._flush_s = poll_s, write_s, flush_s
+        self._gates = {partition: Gate() for partition in partitions}
         self._first_wait = self._wait = wait_s
         self._failing = ""
 
@@ -129,17 +131,20 @@ class Recorder:
 
     async def _round(self, recording: Recording) -> bool:
         """Read once; whether more is waiting."""
+        newest_events = await self._bus.last(self._partitions, "events")
+        for partition, newest in (await self._bus.last(self._partitions, "in")).items():
+            self._gates[partition].note(newest, newest_events[partition])
         entries = await self._bus.read(recording.entries(), count=READ_COUNT)
         if entries:
             read_ms = now_ms()
             self.behind_s = max(age_ms(records[-1].data, read_ms) for _, records in entries) / 1000
         await asyncio.to_thread(_take_entries, recording, entries)
-        events = await self._bus.read_events(recording.events(), count=READ_COUNT)
         # An event is taken once the entries before it are: its beat lies in samples that must be known.
-        until = {partition: milliseconds(position) for partition, position in recording.entries().items()}
+        until = {partition: self._gates[partition].until(taken) for partition, taken in recording.entries().items()}
+        open_ = {partition: at for partition, at in recording.events().items() if order(at) < order(until[partition])}
         ready = [
-            (partition, [record for record in records if milliseconds(record.position) <= until[partition]])
-            for partition, records in events
+            (partition, [record for record in records if order(record.position) <= order(until[partition])])
+            for partition, records in await self._bus.read_events(open_, count=READ_COUNT)
         ]
         await asyncio.to_thread(_take_events, recording, ready)
         self._well("bus")
