@@ -34,7 +34,7 @@ class Packed(NamedTuple):
 def pack_for_cluster(command: Command) -> Packed:
     """Lay a command out for `scatter`; all its keys must lie in one slot."""
     name, place = command[0], 1
-    if name == "EVALSHA":
+    if name in ("EVAL", "EVALSHA"):
         place = 3
     elif name == "XREAD":
         place = command.index("STREAMS") + 1
