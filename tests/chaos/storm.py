@@ -24,10 +24,10 @@ from alerts.model import Kind
 from bus.errors import BusError
 from bus.messages import AlarmEvent, BeatEvent, Entry, Event, Inbound, partition_of, unpack_event, unpack_inbound
 from bus.streams import START, Bus, Position, milliseconds
-from ingest.codecs import encode_frame
+from ingest.codecs import check_frame, encode_frame
 from ingest.device import Connection, DeviceMeta, FleetClient
 from ingest.frame import Frame
-from ingest.replay import Source, play
+from ingest.replay import PlayStats, Source, play
 from rhythmwatch.addresses import BrokerAddress
 from rhythmwatch.load import load_sources
 from rhythmwatch.measuring import bus_pid
@@ -164,6 +164,7 @@ class Storm:
     healed: list[float] = field(default_factory=list)
     clients: list[FleetClient] = field(default_factory=list)
     """Devices that are still playing."""
+    played: PlayStats = field(default_factory=PlayStats)
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -223,10 +224,13 @@ class Storm:
         return not self.clients or await self._frames_come(f"{since:.0f}-0")
 
     async def _frames_come(self, since: Position) -> bool:
-        """Whether a device was heard: the ticks of ingest come without any."""
-        for partition in range(self.bus.partitions):
-            for record in await self.bus.read_range(partition, since, "+", count=20):
-                if unpack_inbound(record.data).kind == Entry.FRAME:
+        """Whether what devices send now has come: ticks come without any, and ingest may hold older frames back."""
+        newest_ms = 1000 * (self.played.frames / PATIENTS - 1) - LAG_MS * SPEED
+        ranges = dict.fromkeys(range(self.bus.partitions), (since, "+"))
+        for records in (await self.bus.read_ranges(ranges)).values():
+            for record in records:
+                entry = unpack_inbound(record.data)
+                if entry.kind == Entry.FRAME and check_frame(entry.payload, entry.patient).device_ms >= newest_ms:
                     return True
         return False
 
@@ -327,7 +331,7 @@ async def publish(storm: Storm, devices: str, sources: Sequence[Finite]) -> None
             await client.connected()
             storm.clients.append(client)
             try:
-                await play(mine, client, epoch=EPOCH, start_ms=0, speed=SPEED)
+                await play(mine, client, epoch=EPOCH, start_ms=0, speed=SPEED, stats=storm.played)
             finally:
                 storm.clients.remove(client)
             async with asyncio.timeout(DRAIN_S):
