@@ -28,13 +28,14 @@ from bus.streams import START, Bus, key
 from bus.tasks import end
 from ingest.broker import Broker, embedded_broker
 from ingest.codecs import decode_frame
+from ingest.connection import Connection as ClientConnection
 from ingest.connection import Received
 from ingest.frame import Frame
 from ingest.limits import DeviceLimits, Quotas
-from ingest.routes import Routes
+from ingest.routes import LIVE, STRAPS, Routes
 from ingest.strap_session import WINDOW, StrapSession
 from ingest.straps import StrapPacket, StrapStream, decode_polar, encode_polar, mark_of
-from ingest.subscriber import SubscriberOptions
+from ingest.subscriber import Subscriber, SubscriberOptions
 
 NOW = 1_700_000_000_000
 PACKET = 73
@@ -252,6 +253,32 @@ async def test_a_state_that_cannot_be_read_loses_no_packet(tmp_path: Path):
             await until(lambda: two.counts["stored"] == 5)
         frames = await frames_of(bus, "strap-0")
         assert [frame.seq for frame in frames] == [0, 1, 2, 3, 4] * 2
+
+
+@pytest.mark.services
+async def test_what_the_session_of_live_data_still_has_is_taken(tmp_path: Path):
+    """A lone ingest's session that once had straps hands their packets over, and its subscription to them ends."""
+    async with parts(tmp_path) as (bus, broker), strap(broker) as client:
+        options = SubscriberOptions(broker.host, broker.port, broker.username, broker.password, "lone", mqtt5=True)
+        got: list[Received] = []
+        async with ClientConnection(options, mqtt5=True, receive_maximum=100, take=got.append) as former:
+            await former.subscribe_all((*LIVE, *STRAPS))
+        await publish(client, range(10))
+        lone = Subscriber(options, bus)
+        task = asyncio.create_task(lone.run())
+        await until(lambda: lone.connected and lone.straps.connected and lone.counts["stored"] == 10)
+        await publish(client, range(10, 20))
+        await until(lambda: lone.counts["stored"] == 20)
+        await end([task])
+        async with ClientConnection(options, mqtt5=True, receive_maximum=100, take=got.append) as former:
+            await publish(client, range(20, 30))
+            await client.publish("rw/v1/strap-0/status", b"online", qos=1)
+            await until(lambda: any(message.topic.endswith("/status") for message in got))
+            assert [message.topic for message in got] == ["rw/v1/strap-0/status"]
+        task = asyncio.create_task(lone.run())
+        await until(lambda: lone.counts["strap_epochs"] == 1 and lone.counts["stored"] >= 30)
+        await end([task])
+        assert_whole(await frames_of(bus, "strap-0"), 30)
 
 
 @settings(max_examples=100, deadline=None)
