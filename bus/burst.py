@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from itertools import chain
 from typing import Any, TypeAlias
 
 from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -44,15 +46,30 @@ async def burst(client: Redis, packed: Sequence[Sequence[bytes]], timeout_s: flo
     """
     if not packed:
         return []
-    connection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
-    try:
+    async with lent(client) as connection:
         answers = await exchange(connection, packed, timeout_s)
-    finally:
-        await client.connection_pool.release(connection)
     for answer in answers:
         if isinstance(answer, ResponseError):
             raise answer
     return answers
+
+
+@contextlib.asynccontextmanager
+async def lent(server: Redis | ClusterNode) -> AsyncIterator[Any]:
+    """Lend a connection to a server for as long as the block lasts; it is made with the first command."""
+    if isinstance(server, Redis):
+        connection = await server.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            yield connection
+        finally:
+            await server.connection_pool.release(connection)
+    else:
+        connection = server.acquire_connection()
+        try:
+            await server.disconnect_if_needed(connection)
+            yield connection
+        finally:
+            server.release(connection)
 
 
 async def exchange(connection: Any, packed: Sequence[Sequence[bytes]], timeout_s: float) -> list[Any]:

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 from redis.asyncio import RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.crc import key_slot
-from redis.exceptions import AskError, MovedError, RedisError, SlotNotCoveredError, TryAgainError
+from redis.exceptions import AskError, MovedError, RedisError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from bus.burst import Command, exchange, pack_command
+from bus.burst import Command, exchange, lent, pack_command
 
 _LOST = (RedisConnectionError, RedisTimeoutError)
 
@@ -38,11 +38,12 @@ def pack_for_cluster(command: Command) -> Packed:
         place = 3
     elif name == "XREAD":
         place = command.index("STREAMS") + 1
-    return Packed(command, _slot(str(command[place])), pack_command(command))
+    return Packed(command, slot_of(str(command[place])), pack_command(command))
 
 
 @lru_cache(maxsize=1 << 16)
-def _slot(key: str) -> int:
+def slot_of(key: str) -> int:
+    """Slot of a key."""
     return key_slot(key.encode())
 
 
@@ -71,7 +72,7 @@ async def scatter(client: RedisCluster, asked: Sequence[Packed], timeout_s: floa
     old = [number for number, answer in enumerate(answers) if isinstance(answer, (MovedError, *_LOST))]
     if old:
         await client.nodes_manager.initialize(last_failed_node_name=next(iter(gone), None))
-        again = [number for number in old if _server(client, asked[number]).name not in gone]
+        again = [number for number in old if server_of(client, asked[number].slot).name not in gone]
         await _send(client, asked, again, answers, timeout_s)
     for number, answer in enumerate(answers):
         if isinstance(answer, AskError | TryAgainError):
@@ -89,21 +90,18 @@ async def _send(
     """Put the answers to some commands at their places, errors too; returns the names of servers that don't answer."""
     by_server: dict[ClusterNode, list[int]] = {}
     for number in numbers:
-        by_server.setdefault(_server(client, asked[number]), []).append(number)
+        by_server.setdefault(server_of(client, asked[number].slot), []).append(number)
     gone: set[str] = set()
 
     async def at(server: ClusterNode, mine: list[int]) -> None:
         found: list[Any]
-        connection = server.acquire_connection()
         try:
-            await server.disconnect_if_needed(connection)
-            found = await exchange(connection, [asked[number].pieces for number in mine], timeout_s)
+            async with lent(server) as connection:
+                found = await exchange(connection, [asked[number].pieces for number in mine], timeout_s)
         except RedisError as error:
             if isinstance(error, _LOST):
                 gone.add(server.name)
             found = [error] * len(mine)
-        finally:
-            server.release(connection)
         for number, answer in zip(mine, found, strict=True):
             answers[number] = answer
 
@@ -111,8 +109,6 @@ async def _send(
     return gone
 
 
-def _server(client: RedisCluster, packed: Packed) -> ClusterNode:
-    server = client.nodes_manager.get_node_from_slot(packed.slot)
-    if server is None:
-        raise SlotNotCoveredError(f"no server for slot {packed.slot}")
-    return server
+def server_of(client: RedisCluster, slot: int) -> ClusterNode:
+    """Which server serves a slot, by the map of a client that is initialized."""
+    return client.nodes_manager.get_node_from_slot(slot)

@@ -123,7 +123,7 @@ class Bus(Reading, Committing, Keeping):
             return True
         marks = [key(partition, "mark") for partition in partitions]
         try:
-            done, there = await wait_for_replicas(self._redis, marks, self.replicas, within_ms)
+            done, there = await wait_for_replicas(self._redis, marks, self.replicas, within_ms, self.timeout_s)
         except (RedisError, RedisClusterException) as error:
             raise self._named(error) from error
         if not done:
