@@ -101,6 +101,8 @@ class Lease:
         done = await self._bus._burst([("EVAL", _FENCE, 1, fence_key(each, self.name), epoch) for each in partitions])
         if not all(map(int, done)):
             raise LeaseLostError(f"lease {self.name}: a later holder has fenced epoch {epoch}")
+        # Where replicas are asked for, one that takes over must not forget who is fenced.
+        await self._bus.until_replicated(partitions)
         return True
 
     async def renew(self) -> None:

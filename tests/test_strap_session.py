@@ -15,8 +15,10 @@ import aiomqtt
 import numpy as np
 import pytest
 import waiting
+from cluster import running_cluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis.asyncio import RedisCluster
 
 from bus.errors import BusUnavailableError
 from bus.lease import LeaseLostError
@@ -236,6 +238,36 @@ async def test_a_broker_that_comes_back_has_its_holder_again(tmp_path: Path):
                 await publish(client, range(5, 10))
                 await until(lambda: one.counts["stored"] == 10)
         assert_whole(await frames_of(bus, "strap-0"), 10)
+
+
+@pytest.mark.services
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("lost", ["the lease", "the strap"])
+async def test_a_primary_that_dies_takes_nothing_with_it(tmp_path: Path, lost: str):
+    """Where a replica must have what is acknowledged, no packet is lost or doubled over a failover."""
+    async with (
+        running_cluster(tmp_path / "bus") as cluster,
+        Bus(cluster.url, replicas=1, timeout_s=2.0) as bus,
+        embedded_broker(tmp_path / "broker", engine="mosquitto") as broker,
+        strap(broker) as client,
+    ):
+        one, two = session(broker, bus, "one"), session(broker, bus, "two")
+        async with running(one, two):
+            await publish(client, range(20))
+            await until(lambda: one.counts["stored"] + two.counts["stored"] >= 20)
+            place = "rw:{straps}:lease" if lost == "the lease" else key(partition_of("strap-0", bus.partitions), "in")
+            assert isinstance(bus._redis, RedisCluster)
+            node = bus._redis.get_node_from_key(place)
+            assert node is not None
+            (primary,) = (each for each in cluster.primaries if each.port == node.port)
+            killing = asyncio.create_task(cluster.kill(primary))
+            await publish(client, range(20, 120))
+            await killing
+            await publish(client, range(120, 140))
+            async with Bus(cluster.url, timeout_s=60.0) as fresh, asyncio.timeout(60):
+                while len(await frames_of(fresh, "strap-0")) < 140:
+                    await asyncio.sleep(0.05)
+                assert_whole(await frames_of(fresh, "strap-0"), 140)
 
 
 @pytest.mark.services
