@@ -28,6 +28,7 @@ from paho.mqtt.properties import Properties
 from ingest.codecs import encode_frame
 from ingest.device_model import Connection, DeviceMeta, PublishStats, meta_of, topic_of
 from ingest.frame import DEVICE_ID, Frame
+from ingest.reconnecting import wait_s
 
 __all__ = ["Connection", "DeviceClient", "DeviceMeta", "FleetClient", "PublishStats", "meta_of", "topic_of"]
 
@@ -37,7 +38,6 @@ _LOG: Final = logging.getLogger(__name__)
 _TIMEOUT_S: Final = 10.0
 _PROBE_S: Final = 3.0
 """How long a broker may take to answer while it is not known which MQTT it speaks; some never refuse the other."""
-_BACKOFF_S, _BACKOFF_MAX_S = 0.25, 30.0
 
 
 class _Message(NamedTuple):
@@ -212,10 +212,10 @@ class FleetClient:
         return not full
 
     async def _run(self) -> None:
-        """Connect, pump, and after a failure wait longer each time, scattered, until told to stop."""
-        attempt = 0
+        """Connect, pump, and after a failure wait, scattered, until told to stop."""
+        attempt, since, refused = 0, time.monotonic(), False
         while True:
-            connects = self.stats.connects
+            connects, refused_before = self.stats.connects, refused
             try:
                 await self._session()
                 self._lately.clear()
@@ -223,14 +223,16 @@ class FleetClient:
             except* (aiomqtt.MqttError, OSError) as group:
                 self.stats.failures += 1
                 self.stats.last_error = _reason(group)
+                refused = group.subgroup(aiomqtt.MqttCodeError) is not None and self.stats.connects == connects
             finally:
                 self._connected.clear()
                 self._keep_under_way()
-            came_up = self.stats.connects > connects
-            attempt = 1 if came_up else attempt + 1
+            if self.stats.connects > connects:
+                attempt, since = 0, time.monotonic()
+            attempt = attempt + 1 if refused == refused_before else 1
             if self._connection.mqtt5 is None and not self.stats.connects:
                 self._mqtt5 = not self._mqtt5
-            wait = min(_BACKOFF_MAX_S, _BACKOFF_S * 2.0 ** min(attempt - 1, 16)) * (0.5 + 0.5 * self._jitter())
+            wait = wait_s(attempt, time.monotonic() - since, self._jitter(), refused=refused)
             host = f"{self._connection.host}:{self._connection.port}"
             _LOG.warning("broker %s: %s; next attempt in %.1f s", host, self.stats.last_error, wait)
             if self._stop.is_set():
