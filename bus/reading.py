@@ -13,8 +13,8 @@ from bus.connection import Connection
 from bus.records import START, Position, Record, key, records_of, text_of
 from bus.scatter import pack_for_cluster, scatter
 
-POLL_S: Final = 0.01
-"""Least time between two looks at the streams of a cluster, which can't be waited for in one command."""
+POLL_S: Final = (0.01, 0.1)
+"""Least and most from one look at the streams of a cluster, which can't be waited for in one command, to the next."""
 POLL_SHARE: Final = 8.0
 """The same as a multiple of the time that a look took: on a full machine those who wait leave it to those who work."""
 
@@ -110,7 +110,8 @@ class Reading(Connection):
             now = time.monotonic()
             if found or now >= until:
                 return [(_partition(stream), records_of(entries)) for stream, entries in found]
-            await asyncio.sleep(min(until - now, max(POLL_S, POLL_SHARE * (now - began))))
+            least, most = POLL_S
+            await asyncio.sleep(min(until - now, most, max(least, POLL_SHARE * (now - began))))
 
 
 def _partition(stream: bytes) -> int:
