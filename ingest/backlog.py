@@ -18,11 +18,13 @@ import structlog
 from bus.errors import BusError
 from bus.pressure import Pressure
 from bus.streams import Bus
+from bus.tasks import run_all
 from ingest.codecs import MAGIC, check_frame, decode, frame_number
 from ingest.connection import Connection, Received, backoff_s, connect_error
 from ingest.connection_options import ConnectionOptions
 from ingest.notes import stored_answer
 from ingest.pacing import Pace, Pacer
+from ingest.room import RoomWatch
 from ingest.routes import STORED
 
 WINDOW: Final = 2_000
@@ -53,6 +55,8 @@ class Backlog:
         Asked how late the workers are.
     pass_on : callable
         Gets each message whose turn has come; what it does with it ends with `Received.acknowledge`.
+    room : RoomWatch
+        Looks on what of it waits with the broker.
     clear : callable
         Whether live messages go through without waiting; else stored ones wait.
     counts : Counter
@@ -78,6 +82,7 @@ class Backlog:
         bus: Bus,
         *,
         pass_on: Callable[[Received], None],
+        room: RoomWatch,
         clear: Callable[[], bool],
         counts: Counter[str],
         pace: Pace,
@@ -87,7 +92,7 @@ class Backlog:
         self.connected = False
         self.waiting = 0
         self._options, self._bus = options, bus
-        self._pass_on, self._clear, self._counts = pass_on, clear, counts
+        self._pass_on, self._room, self._clear, self._counts = pass_on, room, clear, counts
         self._pressure, self._clock = pressure, clock
         self._pacer = Pacer(pace, time.monotonic())
         # By what they hold: what the broker sends again, or a device, while it waits here is the same message.
@@ -104,6 +109,10 @@ class Backlog:
 
     async def receive(self, mqtt5: Callable[[], bool], subscribed: Callable[[], None]) -> None:
         """Stay connected until cancelled; `subscribed` is called once the broker sends to this session."""
+        parts = self._receive_forever(mqtt5, subscribed), self._room.watch(mqtt5)
+        await run_all([asyncio.create_task(part) for part in parts])
+
+    async def _receive_forever(self, mqtt5: Callable[[], bool], subscribed: Callable[[], None]) -> None:
         attempt = 0
         while True:
             connection = Connection(self._options, mqtt5=mqtt5(), receive_maximum=WINDOW, take=self.take)
@@ -155,6 +164,7 @@ class Backlog:
         while True:
             if not self.waiting:
                 self._some.clear()
+                self._room.clear()
                 await self._some.wait()
             silent_s = loop.time() - looked
             if silent_s >= LOOK_S:

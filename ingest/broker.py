@@ -25,6 +25,7 @@ import msgspec
 from bus.child import Child, free_port, hold, kept, make_folder, spawn, stop, tail
 from bus.errors import ServerError
 from bus.passwords import hash_secret, new_secret
+from ingest import room
 from ingest.accounts import FLEET, GATE, OWN, SERVICE, acl_file, dynamic_security, password_file
 
 START_S: Final = 10.0
@@ -320,8 +321,8 @@ def _mosquitto(
         "autosave_interval 30",
         "persistent_client_expiration 1d",
         "max_inflight_messages 2000",
-        "max_queued_messages 200000",
-        "max_queued_bytes 268435456",
+        f"max_queued_messages {room.MESSAGES}",
+        f"max_queued_bytes {room.BYTES}",
         f"max_packet_size {MAX_PACKET}",
         "set_tcp_nodelay true",
         "log_dest stderr",

@@ -60,9 +60,8 @@ class Received:
         self.topic = topic
         self.payload = payload
         self.qos = qos
-        self.server_ms = 0
-        self.oversize = 0
-        self.refused = False
+        self.server_ms = self.oversize = 0
+        self.refused = ""
         self.stored = b""
         self._connection = connection
         self._mid = mid
@@ -161,11 +160,11 @@ class Connection(asyncio.Protocol):
                 await asyncio.shield(self._lost)
         self._drop()
 
-    async def subscribe_all(self, kinds: Iterable[str]) -> None:
-        """Subscribe to topics of all devices with QoS 1; raises `BrokerLostError` if the broker refuses one."""
+    async def subscribe_all(self, kinds: Iterable[str], qos: int = 1) -> None:
+        """Subscribe to topics of all devices; raises `BrokerLostError` if the broker refuses one."""
         prefix = f"$share/{GROUP}/" if self._shared else ""
         body = b"\0\1" + (b"\0" if self._mqtt5 else b"")
-        body += b"".join(_text(f"{prefix}rw/v1/+/{kind}") + b"\1" for kind in kinds)
+        body += b"".join(_text(f"{prefix}rw/v1/+/{kind}") + bytes((qos,)) for kind in kinds)
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 answer = await self._asked(bytes((_SUBSCRIBE,)) + _length(len(body)) + body)

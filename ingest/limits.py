@@ -16,6 +16,7 @@ from ingest.pacing import Pace
 
 FLAGS: Final = {
     "flood": "the device sends more than is taken; part of it was dropped",
+    "backlog": "the device sends what it had stored faster than it is taken; for a while none of it is",
     "wrong_id": "the device sends data under another id; it was dropped",
     "bad_rate": "the device sends more seconds of signal than pass",
     "bad_clock": "the device's clock is more than a day off",

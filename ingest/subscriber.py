@@ -36,6 +36,7 @@ from ingest.known import KnownFrames
 from ingest.limits import CLOCK_OFF_MS, DeviceLimits, Quotas
 from ingest.notes import clock_answer, decode_event, decode_meta, decode_status
 from ingest.pacing import Pace
+from ingest.room import RoomWatch
 from ingest.routes import LIVE, STORED, STRAPS, Route, Routes
 from ingest.storing import Storing
 from ingest.strap_session import StrapSession
@@ -139,10 +140,12 @@ class Subscriber:
         self._live = False
         self._mqtt5 = False
         self._spoken = asyncio.Event()
+        room = msgspec.structs.replace(options, client_id=f"{options.client_id}-room", shared=False, session_s=0)
         self.backlog = Backlog(
             msgspec.structs.replace(options, client_id=f"{options.client_id}-{STORED}"),
             bus,
             pass_on=self._pass_on,
+            room=RoomWatch(room, limits, self._pass_on, clock),
             clear=lambda: len(self._waiting) < BATCH,
             counts=self.counts,
             pace=limits.within(pace or Pace()),
@@ -224,8 +227,9 @@ class Subscriber:
                 self._connection.unsubscribe_all(others)
 
     def _pass_on(self, message: Received) -> None:
-        """Take a stored message whose turn has come."""
-        self._weigh(message)
+        """Take a stored message whose turn has come, or that takes the room of others."""
+        if not message.refused:
+            self._weigh(message)
         self._bytes += len(message.payload)
         self._waiting.append(message)
         self._some.set()
@@ -257,9 +261,9 @@ class Subscriber:
         """See at once whether a device may send this: what it may not, or nobody may, takes no room here."""
         size = len(message.payload)
         with contextlib.suppress(FrameError):
-            message.refused = not self._quotas.take(self._routes.of(message.topic).share, size, self._monotonic())
-        if size > MAX_BYTES:
-            message.oversize = size
+            if not self._quotas.take(self._routes.of(message.topic).share, size, self._monotonic()):
+                message.refused = "flood"
+        message.oversize = size if size > MAX_BYTES else 0
         if message.refused or message.oversize:
             message.payload = b""
 
@@ -362,9 +366,11 @@ class Subscriber:
         raise FrameError("topic", "packets of straps are taken by their own session")
 
     def _refuse(self, route: Route, message: Received, now_s: float, items: list[tuple[int, bytes]]) -> None:
-        """Drop what a device sends beyond its share, tell staff, and have the broker shut it out if it goes on."""
+        """Tell staff of what a device sends beyond its share, drop it, have the broker shut it out if it goes on."""
+        self._flag(route, message.refused, message, now_s, items)
+        if message.refused != "flood":
+            return
         self._drop("flood")
-        self._flag(route, "flood", message, now_s, items)
         if self._quotas.must_go(route.share, now_s):
             self.counts["shut_out"] += 1
             message.reply(f"{LIMITS}/{route.device}", b"flood")
