@@ -36,8 +36,10 @@ from ingest.frame import Frame, FrameError
 from ingest.journal import parse
 from ingest.limits import DeviceLimits
 from ingest.notes import decode_event, decode_meta, decode_status
+from ingest.routes import STRAPS
 from ingest.sequencer import Sequencer
-from ingest.straps import decode_movesense, decode_polar, encode_polar
+from ingest.strap_session import _Made
+from ingest.straps import StrapStream, decode_movesense, decode_polar, encode_polar
 from ingest.subscriber import Subscriber, SubscriberOptions
 
 DEVICE = "bed-7"
@@ -120,6 +122,20 @@ CODECS: dict[str, tuple[Callable[[bytes], object], ...]] = {
 }
 
 
+def entries_of(subscriber: Subscriber, message: Received) -> list[tuple[int, bytes]]:
+    """Give what the bus would get of a message, by the session that takes it."""
+    items: list[tuple[int, bytes]] = []
+    device, kind = message.topic.split("/")[2:]
+    if kind not in STRAPS:
+        subscriber._entries(message, 0.0, items)
+        return items
+    straps = subscriber.straps
+    straps._streams.setdefault(device, StrapStream(device))
+    made: dict[str, _Made] = {}
+    straps._entries(message, 0.0, made)
+    return [(each.route.partition, data) for each in made.values() for data in each.entries]
+
+
 class Stage:
     """The stage under test, and what came of the payloads.
 
@@ -167,8 +183,7 @@ class Stage:
     def _through(self, topic: str, payload: bytes) -> None:
         message = Received(self._connection, f"rw/v1/{DEVICE}/{topic}", payload, 1, 1)  # type: ignore[arg-type]
         message.server_ms = 1_700_000_000_000
-        items: list[tuple[int, bytes]] = []
-        self._subscriber._entries(message, 0.0, items)
+        items = entries_of(self._subscriber, message)
         if self._subscriber.counts.pop("drop_fault", 0):
             raise RuntimeError("the stage met an error that it does not know")
         for _, data in items:
