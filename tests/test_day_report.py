@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from io import StringIO
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from benchmark_scripts import script
 from rich.console import Console
 
-PATH = Path(__file__).resolve().parent.parent / "benchmarks" / "day_report.py"
-
-
-def load() -> ModuleType:
-    """Load the module, which is no package's."""
-    name = "day_report"
-    spec = importlib.util.spec_from_file_location(name, PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-report = load()
+report = script("day_report")
 
 
 def course(hours: float, **rss: tuple[int, float]) -> object:

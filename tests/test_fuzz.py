@@ -12,35 +12,23 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from benchmark_scripts import BENCHMARKS, script
 
 from ingest.files import read_file
 from ingest.recordings import RecordingError
 from rhythmwatch.unpacking import unpack
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-
-
-def loaded(name: str) -> ModuleType:
-    """Load a script."""
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
 
 @pytest.fixture(scope="module")
 def fuzz() -> ModuleType:
     """Payloads that ingest reads."""
-    return loaded("fuzz_codecs")
+    return script("fuzz_codecs")
 
 
 @pytest.fixture(scope="module")
 def targets() -> ModuleType:
     """Every decoder that bytes from outside reach."""
-    return loaded("fuzz_targets")
+    return script("fuzz_targets")
 
 
 async def test_no_payload_stops_a_stage(fuzz: ModuleType):
