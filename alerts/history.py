@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
@@ -18,9 +19,10 @@ import msgspec
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from alerts.store import Batch, Store
+from bus.ages import Ages
 from bus.errors import BusError
 from bus.messages import AlarmEvent, Event, RhythmEvent, SettingsEvent, StatusEvent, is_beat, unpack_event
-from bus.streams import START, Record, milliseconds
+from bus.streams import START, Record
 
 WAIT_S: Final = 0.5
 MAX_WAIT_S: Final = 30.0
@@ -71,7 +73,7 @@ class Counters:
     waiting: int = 0
     """Events in hand that the database did not take yet."""
     behind_ms: int = 0
-    """Age of the oldest of these against the newest on the bus, while the database fails."""
+    """Age of the oldest of these, while the database fails."""
     last_error: str = ""
 
     def count(self, events: Iterable[Event]) -> None:
@@ -141,6 +143,7 @@ class _Keeper:
         self.passed: dict[int, str] = {}
         """Positions behind beats, not written yet."""
         self.written_at = float("-inf")
+        self.ages: defaultdict[int, Ages] = defaultdict(Ages)
 
     async def run(self, partitions: Sequence[int], hold: Hold | None, hold_s: float) -> None:
         cursors = await self._open()
@@ -149,6 +152,8 @@ class _Keeper:
         at = {partition: cursors.get(partition, START) for partition in partitions}
         self.written = dict(at)
         held = float("-inf")
+        with contextlib.suppress(BusError):
+            self._look(await self.bus.last(partitions))
         while not self.stop.is_set():
             try:
                 if hold is not None and time.monotonic() - held >= hold_s:
@@ -160,6 +165,7 @@ class _Keeper:
                 await self._pause(f"events can't be read: {error}")
                 continue
             self._well("bus")
+            self._look({partition: records[-1].position for partition, records in answer})
             if not answer:
                 await asyncio.sleep(0)
             elif not await self._write(answer):
@@ -245,11 +251,17 @@ class _Keeper:
                 self._well("history")
                 return True
 
+    def _look(self, newest: Mapping[int, str]) -> None:
+        now_ms = 1000 * time.monotonic()
+        for partition, position in newest.items():
+            self.ages[partition].add(now_ms, position)
+
     async def _measure(self, oldest: Mapping[int, str]) -> None:
         with contextlib.suppress(BusError):
-            last = await self.bus.last(list(oldest))
-            ages = (milliseconds(last[partition]) - milliseconds(position) for partition, position in oldest.items())
-            self.counters.behind_ms = max(0, *ages)
+            self._look(await self.bus.last(list(oldest)))
+        now_ms = 1000 * time.monotonic()
+        ages = [self.ages[partition].age_ms(now_ms, position) for partition, position in oldest.items()]
+        self.counters.behind_ms = round(max(ages, default=0))
 
     async def _pause(self, problem: str) -> None:
         self.counters.last_error = problem

@@ -67,3 +67,12 @@ class Keeping(Connection):
     async def give_up(self, partition: int, name: str, position: Position) -> None:
         """Say that a stream is trimmed up to a position although a reader still holds it."""
         await self._call("HSET", key(partition, "held"), f"given up/{name}", position)
+
+    async def put_ages(self, partition: int, ages: bytes) -> None:
+        """Keep what a worker knows of how old entries are, for the one after it."""
+        await self._call("SET", key(partition, "ages"), ages)
+
+    async def ages_of(self, partition: int) -> bytes | None:
+        """Give what `put_ages` kept."""
+        ages: bytes | None = await self._call("GET", key(partition, "ages"))
+        return ages

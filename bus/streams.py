@@ -1,6 +1,6 @@
 """The partitioned streams: frames in, events and views out, epochs that fence, checkpoints that replay exactly.
 
-A partition ``p`` owns seven keys, all in one cluster slot by their hash tag::
+A partition ``p`` owns eight keys, all in one cluster slot by their hash tag::
 
     rw:{p}:in           stream   Inbound entries, in the order that decides
     rw:{p}:events       stream   beats, rhythms, alarms, status; evidence, read by historian, notifier and web
@@ -8,6 +8,7 @@ A partition ``p`` owns seven keys, all in one cluster slot by their hash tag::
     rw:{p}:epoch        counter  epoch of the worker that owns the partition
     rw:{p}:checkpoint   hash     position (outputs are complete up to this entry), state, state_position
     rw:{p}:held         hash     stream/reader to the position that the reader has stored; trimming waits for it
+    rw:{p}:ages         string   what was the newest entry when, for the worker that takes over
     rw:{p}:mark         string   written last where replicas are waited for: who has it has all before it
 
 How nothing is written twice: a commit names the position in ``in`` up to which its outputs are complete, and the

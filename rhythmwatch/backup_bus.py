@@ -21,7 +21,7 @@ from bus.server import embedded
 from bus.streams import Bus, key
 from rhythmwatch.backup_parts import BackupError, Told
 
-NAMES: Final = ("held", "in", "events", "view", "epoch", "checkpoint")
+NAMES: Final = ("held", "in", "events", "view", "epoch", "checkpoint", "ages")
 """Keys of a partition."""
 READER: Final = "backup"
 TIMEOUT_S: Final = 60.0

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+import waiting
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from history_reading import changes_of, recent_alarms
@@ -205,7 +207,7 @@ class Stream:
 
     async def last(self, cursors: Sequence[int], name: str = "events") -> dict[int, str]:
         """Newest position."""
-        return dict.fromkeys(cursors, self.records[-1].position)
+        return dict.fromkeys(cursors, self.records[-1].position if self.records else START)
 
 
 class Failing(Store):
@@ -288,6 +290,34 @@ async def test_historian_stops_while_the_database_is_dead(tmp_path: Path):
         )
         await asyncio.wait_for(task, 30)
         assert (counters.waiting, counters.database_failures, store.cursors()) == (3, 1, {})
+
+
+class Leaping(Stream):
+    """A stream of a server whose clock was set an hour ahead after the first look."""
+
+    looks = 0
+
+    async def last(self, cursors: Sequence[int], name: str = "events") -> dict[int, str]:
+        """Newest position."""
+        self.looks += 1
+        return await super().last(cursors) if self.looks == 1 else dict.fromkeys(cursors, "3600007-0")
+
+
+async def test_the_history_is_behind_by_the_time_that_passes(tmp_path: Path):
+    """Nobody is told of an hour because the server's clock was set."""
+    stream, stop, counters = Leaping(EVENTS), asyncio.Event(), Counters()
+    with Failing(f"sqlite:///{tmp_path}/h.db") as store:
+        store.failures = 10**9
+        task = asyncio.create_task(keep_history(stream, store, [0], stop, counters, wait_s=0.02))
+        began = time.monotonic()
+        await waiting.until(lambda: counters.behind_ms >= 200, 30)
+        assert counters.behind_ms <= 1000 * (time.monotonic() - began)
+        assert stream.looks > 2
+        store.failures = 0
+        await waiting.until(stream.drained.is_set, 60)
+        assert counters.behind_ms == 0
+        stop.set()
+        await asyncio.wait_for(task, 30)
 
 
 async def test_an_event_that_the_database_refuses_does_not_hold_up_the_others(url: str):

@@ -9,50 +9,58 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bus.ages import COARSE, Ages
 from bus.pressure import Pressure
 from bus.server import embedded
 from bus.streams import START, Bus, key, milliseconds, order
-from rhythmwatch.trimming import COARSE, EVENTS_KEPT_MS, HELD_MS, Mark, Marks, Trimming
+from rhythmwatch.trimming import EVENTS_KEPT_MS, HELD_MS, NOTED_MS, PRESSED_MS, Trimming
 
 HOUR_S = 3600
 MINUTE_MS = 60_000
 
 
-def marked(ms: float) -> Mark:
-    """Make a mark whose positions say when it was made."""
-    return Mark(ms, f"{round(ms)}-1", f"{round(ms)}-2")
+def marked(ms: float) -> str:
+    """Make a position that says when it was the newest."""
+    return f"{round(ms)}-1"
 
 
 @given(st.lists(st.integers(1, 30 * MINUTE_MS), min_size=1, max_size=300), st.sampled_from([MINUTE_MS, EVENTS_KEPT_MS]))
 def test_nothing_young_is_before_a_mark(waits: list[int], age: int) -> None:
     """What is given up is as old as asked for, and hardly older than the looks and their thinning make it."""
-    marks, now, longest = Marks(), 0, max(waits)
+    ages, now, longest = Ages(), 0, max(waits)
     for wait in waits:
         now += wait
-        marks.add(marked(now))
+        ages.add(now, marked(now))
     if now - waits[0] >= age:
-        found = marks.before(now, age).ms
+        found = milliseconds(ages.before(now, age))
         assert age <= now - found <= (age + longest) * (1 + 2 / COARSE) + 2 * longest
-    assert marks.before(now, 0) == marked(now)
+        assert ages.age_ms(now, marked(found)) == now - found
+    assert ages.before(now, 0) == marked(now)
+    assert ages.age_ms(now, marked(now)) == ages.age_ms(now, marked(now + 1)) == 0
+    other = Ages()
+    other.load(ages.dump(now), 7)
+    assert other.before(7, age) == ages.before(now, age)
 
 
 def test_few_marks_are_kept() -> None:
     """A day of looks is some dozens of marks."""
-    marks = Marks()
+    ages = Ages()
     for second in range(0, 24 * HOUR_S, 10):
-        marks.add(marked(second * 1000))
-    assert len(marks._marks) < 80
+        ages.add(second * 1000, marked(second * 1000))
+    assert len(ages._marks) < 80
 
 
 def test_before_the_first_look_ids_count() -> None:
-    """A worker that has just begun goes by what ids say against its first look, however they step after it."""
-    marks = Marks()
-    marks.add(Mark(0, f"{9 * HELD_MS}-5", f"{9 * HELD_MS}-7"))
-    marks.add(Mark(1000, f"{11 * HELD_MS}-0", f"{11 * HELD_MS}-0"))
-    assert marks.before(1000, HELD_MS)[1:] == (f"{8 * HELD_MS + 1000}-0", f"{8 * HELD_MS + 1000}-0")
-    marks = Marks()
-    marks.add(Mark(0, START, START))
-    assert marks.before(0, HELD_MS)[1:] == (START, START)
+    """Who has just begun goes by what ids say against the first look, however they step after it."""
+    ages = Ages()
+    ages.add(0, f"{9 * HELD_MS}-5")
+    ages.add(1000, f"{11 * HELD_MS}-0")
+    assert ages.before(1000, HELD_MS) == f"{8 * HELD_MS + 1000}-0"
+    assert ages.age_ms(1000, f"{8 * HELD_MS + 1000}-0") == HELD_MS
+    assert ages.age_ms(3000, f"{10 * HELD_MS}-0") == 2000
+    ages = Ages()
+    ages.add(0, START)
+    assert ages.before(0, HELD_MS) == START
 
 
 class Server:
@@ -147,3 +155,44 @@ async def test_what_is_old_goes_while_ids_stand_still(server: Server) -> None:
     await server.trim()
     assert await bus.hold("recorder", {0: {"in": stored}}) != []
     assert (await bus.stats([0]))[0].events < 200
+
+
+@pytest.mark.services
+async def test_a_worker_that_takes_over_after_a_step_drops_nothing_that_is_young(server: Server) -> None:
+    """It knows from the one before it how old things are; time in which none ran does not count."""
+    bus = server.bus
+    stored, *_ = await bus.append_in([(0, b"x")] * 500)
+    await server.events(500)
+    await bus.hold("recorder", {0: {"in": stored}})
+    events = await server.first("events")
+    await server.trim()
+    server.step(5)
+    await bus.append_in([(0, b"x")] * 500)
+    await server.events(500)
+    server.passed_s = 90_000.0
+    server.trimming = Trimming(bus, Pressure(), lambda: server.passed_s)
+    await server.trim()
+    assert await server.first("events") == events
+    server.trimming._pressure.note(90, 100)
+    server.passed_s += PRESSED_MS / 1000 - 1
+    await server.trim()
+    assert await server.first("in") == stored
+    assert await bus.hold("recorder", {0: {"in": stored}}) == []
+    server.passed_s += 2
+    await server.trim()
+    assert await bus.hold("recorder", {0: {"in": stored}}) != []
+
+
+@pytest.mark.services
+async def test_what_cannot_be_read_of_ages_is_made_anew(server: Server) -> None:
+    """And written for the next worker every minute."""
+    await server.bus.put_ages(0, b"\xc1")
+    await server.bus.append_in([(0, b"x")])
+    await server.trim()
+    first = await server.bus.ages_of(0)
+    server.passed_s += NOTED_MS / 1000 - 1
+    await server.trim()
+    assert await server.bus.ages_of(0) == first != b"\xc1"
+    server.passed_s += 1
+    await server.trim()
+    assert await server.bus.ages_of(0) != first
