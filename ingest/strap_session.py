@@ -257,7 +257,7 @@ class StrapSession:
                 return
             self.counts["received"] += 1
             each = made.setdefault(route.device, _Made(route))
-            if not self._quotas.take(route.share, len(message.payload), now_s):
+            if not self._quotas.take(route.share, message.oversize or len(message.payload), now_s):
                 self._refuse(route, message, now_s, each)
                 return
             if message.oversize:
