@@ -23,6 +23,7 @@ from ports import free_ports
 from bus.errors import BusError
 from bus.messages import BeatEvent, unpack_event
 from bus.streams import START, Bus
+from ingest import room
 from ingest.broker import find_plugin
 from ingest.device import Connection, DeviceClient, DeviceMeta
 from ingest.simulator import SimulatedSource
@@ -93,6 +94,12 @@ def test_every_setting_is_an_option_of_its_command():
         )
         for name in spec.get("environment", {}):
             assert name in shown or name in PASSWORDS, (service, name)
+
+
+def test_the_broker_has_the_room_that_ingest_counts_with():
+    """What it keeps for one session at most is what devices are held by."""
+    lines = (ROOT / "deploy" / "mosquitto.conf").read_text(encoding="utf-8").splitlines()
+    assert {f"max_queued_messages {room.MESSAGES}", f"max_queued_bytes {room.BYTES}"} <= set(lines)
 
 
 @asynccontextmanager
