@@ -25,8 +25,10 @@ LEASE_MS: Final = 2_500
 
 _TAKE: Final = """
 -- KEYS: lease, epoch. ARGV: holder, ms. The clock keeps epochs growing where a failover has lost the last ones.
+-- One that has longer to go than it was given was not renewed since the clock was set back, and would stand for hours.
 local held = redis.call('GET', KEYS[1])
-if held and string.match(held, '^%d+ (.*)$') ~= ARGV[1] then return 0 end
+local stands = held and redis.call('PTTL', KEYS[1]) <= tonumber(ARGV[2])
+if stands and string.match(held, '^%d+ (.*)$') ~= ARGV[1] then return 0 end
 local now = redis.call('TIME')
 local epoch = now[1] * 1000 + math.floor(now[2] / 1000)
 epoch = math.max(epoch, tonumber(redis.call('GET', KEYS[2]) or '0') + 1)

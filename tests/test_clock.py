@@ -32,11 +32,14 @@ from bus.clock import (
     server_ms,
     share_clock,
 )
+from bus.connect import open_client
+from bus.lease import Lease, LeaseLostError
 from bus.messages import pack
 from bus.server import embedded
 from bus.streams import Bus
 from bus.tasks import end
 from rhythmwatch.evidencing import examine
+from web.auth import RedisSessions, Session
 from web.feed import BusFeed
 
 T0 = round(time.time() * 1000)
@@ -333,3 +336,39 @@ async def test_a_notifier_whose_clock_is_ahead_hears_of_what_comes(
         stop.set()
         await running
     desk.engine.dispose()
+
+
+@pytest.mark.services
+async def test_a_session_lasts_while_the_servers_clock_is_set(
+    tmp_path: Path, set_clock: Callable[[float], None]
+) -> None:
+    """Who watches a wall is not sent to the log-in by a step of 23 hours; what has long ended is forgotten."""
+    session = Session("ward", "secret", 1, since_ms=0)
+    async with embedded(tmp_path / "bus") as url:
+        client = open_client(url, 5.0)
+        sessions = RedisSessions(client)
+        await sessions.put("a", session, 60.0)
+        set_clock(23)
+        assert await sessions.get("a") == session
+        set_clock(25)
+        assert await sessions.get("a") is None
+        await client.aclose()
+
+
+@pytest.mark.services
+async def test_a_lease_ends_where_the_servers_clock_is_set_back(
+    tmp_path: Path, set_clock: Callable[[float], None]
+) -> None:
+    """Of a holder that died just before; one that lives has it again with its next renewal."""
+    async with embedded(tmp_path / "bus") as url, Bus(url, partitions=1) as bus:
+        set_clock(5)
+        dead, next_one, third = (Lease(bus, "straps", name, ms=60_000) for name in ("a", "b", "c"))
+        assert await dead.take()
+        assert not await next_one.take()
+        set_clock(4)
+        assert await next_one.take()
+        with pytest.raises(LeaseLostError):
+            await dead.renew()
+        set_clock(3)
+        await next_one.renew()
+        assert not await third.take()

@@ -14,6 +14,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from alerts.people import Account, Token
+from bus.clock import LOST_MS
 from bus.connect import Client
 
 FIRST_USER: Final = "station"
@@ -91,7 +92,9 @@ class RedisSessions:
 
     async def put(self, key: str, session: Session, seconds: float) -> None:
         """Keep a session for `seconds`."""
-        await self._redis.set(f"rw:session:{key}", msgspec.msgpack.encode(session), px=max(1, int(seconds * 1000)))
+        # Longer, as its own end is looked at: the server counts by a clock that may be set ahead by hours.
+        kept_ms = max(1, int(seconds * 1000)) + LOST_MS
+        await self._redis.set(f"rw:session:{key}", msgspec.msgpack.encode(session), px=kept_ms)
 
     async def get(self, key: str) -> Session | None:
         """Look a session up."""
