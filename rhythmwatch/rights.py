@@ -33,8 +33,11 @@ from bus.erasing import erase_entries, forget_on_disk
 from bus.errors import BusError
 from bus.messages import (
     Action,
+    AlarmEvent,
     Entry,
+    Event,
     Inbound,
+    View,
     pack,
     pack_inbound,
     partition_of,
@@ -42,7 +45,7 @@ from bus.messages import (
     unpack_inbound,
     unpack_view,
 )
-from bus.streams import Bus, Position, Record, milliseconds, order
+from bus.streams import Bus, Position, Record, order
 from ingest.codecs import decode_frame
 from ingest.frame import FrameError
 from rhythmwatch.metrics import Figure, exposing
@@ -54,7 +57,7 @@ RETENTION_S: Final = 3600.0
 CHECKPOINT_S: Final = 30.0
 """Longest wait for a worker's next checkpoint."""
 LATE_MS: Final = 10_000
-"""Events are written up to so long after their matter."""
+"""What the device gave up to so long after the end of a stay is the person's, too."""
 DAY_MS: Final = 86_400_000
 WHO: Final = "keeper"
 
@@ -272,19 +275,19 @@ async def _erase_streams(bus: Bus, span: Span) -> None:
         # A replay needs the words that make the fold begin anew; they hold nothing of the patient.
         return not (entry.kind is Entry.ACTION and _turns_over(entry.payload))
 
+    # By the time of its matter, as rows of the database are: ids hold that of a server whose clock may have been set.
+    def goes_by(message: Event | View) -> bool:
+        ms = message.onset_ms if isinstance(message, AlarmEvent) else message.ms
+        return message.patient == span.patient and span.from_ms <= ms < end
+
     def event_goes(record: Record) -> bool:
         with contextlib.suppress(msgspec.MsgspecError):
-            return (
-                unpack_event(record.data).patient == span.patient
-                and span.from_ms <= milliseconds(record.position) < end
-            )
+            return goes_by(unpack_event(record.data))
         return False
 
     def view_goes(record: Record) -> bool:
         with contextlib.suppress(msgspec.MsgspecError):
-            return (
-                unpack_view(record.data).patient == span.patient and span.from_ms <= milliseconds(record.position) < end
-            )
+            return goes_by(unpack_view(record.data))
         return False
 
     for name, goes in (("in", entry_goes), ("events", event_goes), ("view", view_goes)):

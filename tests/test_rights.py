@@ -26,7 +26,7 @@ from alerts.audit import Audit
 from alerts.care import Care, new_person
 from alerts.care_erasure import Erasures
 from alerts.care_model import Consent, StaffNote
-from alerts.care_rows import reached
+from alerts.care_rows import Span, reached
 from alerts.database import StoreError, open_engine, upgrade
 from alerts.store import Store
 from bus.erasing import erase_entries
@@ -44,12 +44,12 @@ from bus.messages import (
     unpack_inbound,
 )
 from bus.server import embedded
-from bus.streams import START, Bus, Record
+from bus.streams import START, Bus, Record, key
 from bus.tasks import end
 from ingest.codecs import decode_frame, encode_frame
 from ingest.frame import Frame
 from rhythmwatch.record import Recording
-from rhythmwatch.rights import Stores, erase, retain
+from rhythmwatch.rights import Stores, _erase_streams, erase, retain
 
 NAME = "Änne Zwölfzeiler"
 NOTE = "talks in her sleep of Königsberg"
@@ -362,3 +362,20 @@ async def test_entries_go_and_positions_stay(tmp_path: Path) -> None:
         assert after > positions[-1]
         assert await bus.read({0: positions[-1]}) == [(0, [Record(after, b"x")])]
         assert await erase_entries(bus, 0, "view", lambda record: True) == 0
+
+
+@pytest.mark.services
+async def test_events_go_by_their_matter_whatever_the_servers_clock_said(tmp_path: Path) -> None:
+    """Ids are hours ahead of the stay, or stand; the events of the person go, those of the next one stay."""
+
+    def beat(ms: int) -> bytes:
+        return pack(BeatEvent(DEVICE, DEVICE, 1, ms, ms, "N", 0.9, "V", 0.1, 800))
+
+    hour = 3_600_000
+    ours, other = [beat(1_000), beat(2_000), pack(alarm(2, patient=DEVICE))], beat(60_000)
+    async with embedded(tmp_path / "bus") as url, Bus(url, partitions=1) as bus:
+        for position, event in zip(("1000-0", f"{hour}-0", f"{hour}-1", f"{hour}-2"), (*ours, other), strict=True):
+            await bus._call("XADD", key(0, "events"), position, "d", event)
+        await _erase_streams(bus, Span(DEVICE, 500, 3_000, 50_000))
+        ((_, left),) = await bus.read_events({0: START})
+    assert [record.data for record in left] == [other]
