@@ -20,20 +20,19 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-import aiomqtt
 import msgspec
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from ingest.codecs import encode_frame
+from ingest.connection import Received
 from ingest.device_model import Connection, DeviceMeta, PublishStats, meta_of, topic_of
 from ingest.frame import DEVICE_ID, Frame
 from ingest.reconnecting import wait_s
+from ingest.sending import Sender, Will
 
 __all__ = ["Connection", "DeviceClient", "DeviceMeta", "FleetClient", "PublishStats", "meta_of", "topic_of"]
 
 _AGAIN_S: Final = 5.0
-"""Frames acknowledged this short before a connection broke are sent again."""
+"""Frames acknowledged within this time before the last one are sent again when a connection breaks."""
 _LOG: Final = logging.getLogger(__name__)
 _TIMEOUT_S: Final = 10.0
 _PROBE_S: Final = 3.0
@@ -97,13 +96,10 @@ class FleetClient:
         self._limit = keep * len(self._metas)
         self._mqtt5 = connection.mqtt5 is not False
         self._on_command, self._jitter = on_command, jitter
-        # The same for all: to make them costs a third of what a message does.
-        self._expiring = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        self._expiring.MessageExpiryInterval = connection.expiry_s
         self._waiting: deque[_Message] = deque()
+        self._first: deque[_Message] = deque()
         self._under_way: dict[int, _Message] = {}
         self._lately: deque[tuple[float, _Message]] = deque()
-        self._number = 0
         self._wake, self._room, self._stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._connected, self._idle = asyncio.Event(), asyncio.Event()
         self._room.set()
@@ -215,21 +211,21 @@ class FleetClient:
         """Connect, pump, and after a failure wait, scattered, until told to stop."""
         attempt, since, refused = 0, time.monotonic(), False
         while True:
-            connects, refused_before = self.stats.connects, refused
+            connects = self.stats.connects
+            sender = self._sender()
             try:
-                await self._session()
+                await self._session(sender)
                 self._lately.clear()
                 return
-            except* (aiomqtt.MqttError, OSError) as group:
+            except OSError as error:
                 self.stats.failures += 1
-                self.stats.last_error = _reason(group)
-                refused = group.subgroup(aiomqtt.MqttCodeError) is not None and self.stats.connects == connects
+                self.stats.last_error = _reason(error)
             finally:
                 self._connected.clear()
                 self._keep_under_way()
             if self.stats.connects > connects:
                 attempt, since = 0, time.monotonic()
-            attempt = attempt + 1 if refused == refused_before else 1
+            attempt, refused = attempt + 1 if refused == sender.refused else 1, sender.refused
             if self._connection.mqtt5 is None and not self.stats.connects:
                 self._mqtt5 = not self._mqtt5
             wait = wait_s(attempt, time.monotonic() - since, self._jitter(), refused=refused)
@@ -243,100 +239,91 @@ class FleetClient:
     def _keep_under_way(self) -> None:
         """Put what the broker did not acknowledge back in front, in order, behind what it may have forgotten.
 
-        A broker that died had perhaps not handed on what it acknowledged last. Frames may come twice: the sequencer
-        knows them by their number.
+        A broker that died had perhaps not handed on what it acknowledged last, however long ago that was. Frames may
+        come twice: ingest knows them, and the sequencer by their number.
         """
-        oldest = time.monotonic() - _AGAIN_S
-        again = [message._replace(done=None) for at, message in self._lately if at >= oldest]
+        again = [message._replace(done=None) for _, message in self._lately]
         self._lately.clear()
-        again += self._under_way.values()
+        again += (message for message in self._under_way.values() if not message.retain)
         self.stats.resent += len(again)
         self._waiting.extendleft(reversed(again))
         self._under_way.clear()
 
-    def _will(self) -> aiomqtt.Will | None:
+    def _will(self) -> Will | None:
         """Give what the broker says when the connection breaks; it can speak for one device alone."""
         if len(self._metas) > 1:
             return None
         (device,) = self._metas
-        return aiomqtt.Will(topic_of(device, "status"), _note("offline"), qos=1, retain=True)
+        return Will(topic_of(device, "status"), _note("offline"))
 
-    def _identifier(self) -> str | None:
-        return None
+    def _identifier(self) -> str:
+        return ""
 
-    async def _session(self) -> None:
-        c = self._connection
-        client = aiomqtt.Client(
-            c.host,
-            c.port,
-            username=c.username,
-            password=c.password,
-            identifier=self._identifier(),
-            protocol=aiomqtt.ProtocolVersion.V5 if self._mqtt5 else aiomqtt.ProtocolVersion.V311,
+    def _sender(self) -> Sender:
+        probing = self._connection.mqtt5 is None and not self.stats.connects
+        return Sender(
+            self._connection,
+            mqtt5=self._mqtt5,
+            client_id=self._identifier(),
             will=self._will(),
-            clean_session=None if self._mqtt5 else True,
-            timeout=_PROBE_S if c.mqtt5 is None and not self.stats.connects else _TIMEOUT_S,
-            keepalive=c.keepalive_s,
-            tls_context=c.tls,
-            max_inflight_messages=self._inflight,
+            timeout_s=_PROBE_S if probing else _TIMEOUT_S,
+            commands=self._hear,
+            acknowledged=self._sent,
+            lost=self._wake.set,
         )
-        # aiomqtt warns of many calls under way; here their number is bounded on purpose. One that is over still counts.
-        client.pending_calls_threshold = 2 * self._inflight
-        async with client:
+
+    async def _session(self, sender: Sender) -> None:
+        """Send announcements, then whatever is waiting, until told to stop and nothing is left, and then goodbyes."""
+        metas = self._metas.values()
+        async with sender:
             self.stats.connects += 1
-            async with asyncio.TaskGroup() as group:
-                reader = group.create_task(self._listen(client), name="mqtt commands")
-                await self._pump(client, group)
-                reader.cancel()
-            for device in self._metas:
-                await client.publish(topic_of(device, "status"), _note("offline"), qos=1, retain=True)
+            if self._on_command is not None:
+                await sender.subscribe(topic_of(meta.device, "commands") for meta in metas)
+            self._first.clear()
+            for meta in metas:
+                for leaf, payload in (("meta", msgspec.json.encode(meta)), ("status", _note("online"))):
+                    self._first.append(_Message(topic_of(meta.device, leaf), payload, retain=True))
+            await self._pump(sender)
+            self._first.extend(
+                _Message(topic_of(meta.device, "status"), _note("offline"), retain=True) for meta in metas
+            )
+            await self._pump(sender)
 
-    async def _listen(self, client: aiomqtt.Client) -> None:
-        """Hand commands over; it also is what notices that an idle connection broke."""
-        if self._on_command is not None:
-            for device in self._metas:
-                await client.subscribe(topic_of(device, "commands"), qos=1)
-        async for message in client.messages:
-            device = str(message.topic).split("/")[2]
-            if self._on_command is not None and isinstance(message.payload, bytes):
-                self._on_command(device, message.payload)
-
-    async def _pump(self, client: aiomqtt.Client, group: asyncio.TaskGroup) -> None:
-        """Send announcements, then whatever is waiting, until told to stop and nothing is left."""
-        slots = asyncio.Semaphore(self._inflight)
-        for meta in self._metas.values():
-            for leaf, payload in (("meta", msgspec.json.encode(meta)), ("status", _note("online"))):
-                await slots.acquire()
-                message = _Message(topic_of(meta.device, leaf), payload, retain=True)
-                group.create_task(self._send(client, message, None, slots))
-        self._connected.set()
+    async def _pump(self, sender: Sender) -> None:
+        """Send what is waiting, as much as may be under way in one write, until told to stop and all has arrived."""
         while True:
             self._wake.clear()
-            if not self._waiting:
-                if self._stop.is_set():
+            sender.check()
+            packets: list[bytes] = []
+            while len(self._under_way) < self._inflight and (self._first or self._waiting):
+                message = (self._first or self._waiting).popleft()
+                # Stored frames are for the history, however long they wait.
+                lasts = message.retain or message.topic.endswith("/backfill")
+                number, packet = sender.publish(
+                    message.topic, message.payload, retain=message.retain, expires=not lasts
+                )
+                self._under_way[number] = message
+                packets.append(packet)
+            if packets:
+                sender.write(b"".join(packets))
+                self._room.set()
+            if not self._first:
+                self._connected.set()
+                if self._stop.is_set() and not self._waiting and not self._under_way:
                     return
-                await self._wake.wait()
-                continue
-            await slots.acquire()
-            if not self._waiting:
-                slots.release()
-                continue
-            self._number += 1
-            message = self._under_way[self._number] = self._waiting.popleft()
-            self._room.set()
-            group.create_task(self._send(client, message, self._number, slots))
+            await self._wake.wait()
 
-    async def _send(
-        self, client: aiomqtt.Client, message: _Message, number: int | None, slots: asyncio.Semaphore
-    ) -> None:
-        # Tasks start in the order in which they were made, and a publish is queued before its first wait: order holds.
-        # Stored frames are for the history, however long they wait.
-        lasts = message.retain or message.topic.endswith("/backfill")
-        properties = self._expiring if self._mqtt5 and not lasts else None
-        await client.publish(message.topic, message.payload, qos=1, retain=message.retain, properties=properties)
-        slots.release()
-        if number is not None:
-            del self._under_way[number]
+    def _hear(self, message: Received) -> None:
+        """Hand a command over."""
+        if self._on_command is not None:
+            self._on_command(message.topic.split("/")[2], message.payload)
+        message.acknowledge()
+
+    def _sent(self, number: int) -> None:
+        """Take the broker's acknowledgement."""
+        message = self._under_way.pop(number)
+        self._wake.set()
+        if not message.retain:
             self.stats.sent += 1
             if message.done is not None:
                 message.done()
@@ -344,8 +331,8 @@ class FleetClient:
                 self._lately.append((time.monotonic(), message))
                 while self._lately[0][0] < self._lately[-1][0] - _AGAIN_S:
                     self._lately.popleft()
-            if not self._waiting and not self._under_way:
-                self._idle.set()
+        if not self._waiting and not self._under_way:
+            self._idle.set()
 
 
 class DeviceClient(FleetClient):
@@ -387,9 +374,6 @@ def _note(name: str, value: float = 0.0) -> bytes:
     return msgspec.json.encode({"name": name, "value": value})
 
 
-def _reason(group: BaseExceptionGroup[Exception]) -> str:
+def _reason(error: OSError) -> str:
     """Say in one line why a connection failed."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -228,6 +229,26 @@ async def test_frames_without_acknowledgement_are_sent_again_first(mosquitto: Br
         assert len(frames_in(got)) == 39
 
 
+@pytest.mark.services
+async def test_a_break_that_is_noticed_late_forgets_nothing(mosquitto: Broker, monkeypatch: pytest.MonkeyPatch):
+    """What was acknowledged last is sent again, however long the line was dead before that was seen."""
+    monkeypatch.setattr("ingest.device._AGAIN_S", 0.05)
+    async with ward(mosquitto) as got, Line(mosquitto).open() as line:
+        async with DeviceClient(address(mosquitto, line.port), meta(), jitter=lambda: 0.0) as client:
+            async with asyncio.timeout(DEADLINE_S):
+                client.offer(frame(0))
+                await client.drain()
+            acknowledged = time.monotonic()
+            await until(lambda: time.monotonic() > acknowledged + 0.1)
+            line.cut()
+            line.mend()
+            await until(lambda: client.stats.connects == 2)
+            async with asyncio.timeout(DEADLINE_S):
+                await client.drain()
+            assert client.stats.resent == 1
+        await until(lambda: [f.seq for f in frames_in(got)] == [0, 0])
+
+
 async def test_a_full_memory_drops_the_oldest_and_counts_it():
     """Without a broker the newest `keep` frames are kept, each drop is counted, and leaving the block says the rest."""
     gone = Connection("127.0.0.1", 9)
@@ -302,7 +323,7 @@ async def test_a_wrong_password_is_told_and_tried_again(mosquitto: Broker):
     async with DeviceClient(wrong, meta(), close_s=0.05, jitter=lambda: 0.0) as client:
         client.offer(frame(0))
         await until(lambda: client.stats.failures >= 2)
-    assert "uthor" in client.stats.last_error
+    assert "wrong name or password" in client.stats.last_error
     assert (client.stats.sent, client.stats.unsent) == (0, 1)
 
 

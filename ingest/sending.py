@@ -1,0 +1,205 @@
+"""The device's connection to a broker: frames go out at QoS 1, many in one write, and what was acknowledged is told.
+
+A client library spends more on a message than ingest, bus and sequencer together (a task, a timer, objects of
+properties). One process that plays a whole ward then keeps a core from the service that it tries. `ingest.connection`
+has the packets; here is what a device needs beside them: a session that begins anew, a last will, an own TLS context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable, Iterable
+from typing import Final, Self
+
+import msgspec
+
+from ingest.connection import (
+    _PINGREQ,
+    _PUBACK,
+    _REFUSED,
+    _SUBSCRIBE,
+    BrokerLostError,
+    Connection,
+    Received,
+    _length,
+    _text,
+)
+from ingest.device_model import Connection as Address
+
+LOOK_S: Final = 3.0
+SILENT: Final = 3
+"""Looks in a row, one each `LOOK_S`, at which a broker must have been silent, or have acknowledged nothing of what is
+under way, to be held for gone."""
+_PUBLISH_QOS1: Final = 0x32
+_EXPIRY: Final = 2
+
+
+class Will(msgspec.Struct, frozen=True):
+    """What the broker publishes, retained and at least once, when the connection breaks."""
+
+    topic: str
+    payload: bytes
+
+
+class _Options(msgspec.Struct, frozen=True):
+    """What `Connection` asks for."""
+
+    host: str
+    port: int
+    username: str | None
+    password: str | None
+    client_id: str
+    shared: bool = False
+    tls: bool = False
+    ca_file: str | None = None
+    session_s: int = 0
+
+
+class Sender(Connection):
+    """A connection that publishes. Use it as an async context manager.
+
+    Parameters
+    ----------
+    address : ingest.device_model.Connection
+        Where the broker is.
+    mqtt5 : bool
+        Version to speak.
+    client_id : str
+        Empty lets the broker choose.
+    will : Will, optional
+        Last will.
+    timeout_s : float
+        How long the broker may take to let us in, s.
+    commands : callable
+        Gets each message that comes.
+    acknowledged : callable
+        Gets the number that `publish` gave when the broker has the message.
+    lost : callable
+        Called when the connection is lost.
+
+    Attributes
+    ----------
+    refused : bool
+        Whether the broker answered, and did not let us in.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        mqtt5: bool,
+        client_id: str,
+        will: Will | None,
+        timeout_s: float,
+        commands: Callable[[Received], None],
+        acknowledged: Callable[[int], None],
+        lost: Callable[[], None],
+    ) -> None:
+        options = _Options(address.host, address.port, address.username, address.password, client_id)
+        super().__init__(options, mqtt5=mqtt5, receive_maximum=65_535, take=commands)
+        self.refused = False
+        self._address, self._will, self._timeout_s = address, will, timeout_s
+        self._told_of, self._told_lost = acknowledged, lost
+        self._properties = b""
+        self._expiring = b""
+        if mqtt5:
+            self._properties, self._expiring = b"\0", b"\5" + struct.pack(">BI", _EXPIRY, address.expiry_s)
+        self._under_way: set[int] = set()
+        self._some_acknowledged = False
+        self._last = 0
+        self._looks = 0
+
+    async def __aenter__(self) -> Self:
+        """Connect; raises `BrokerLostError` or another `OSError`."""
+        address = self._address
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._loop.create_connection(lambda: self, address.host, address.port, ssl=address.tls)
+                body = await self._asked(self._connect())
+            code = body[1] if len(body) > 1 else 0x80
+            self.refused = code != 0
+            if code:
+                raise BrokerLostError(f"the broker refuses the login: {_REFUSED.get(code, f'code {code}')}")
+        except TimeoutError:
+            self._drop()
+            raise BrokerLostError("the broker does not answer") from None
+        except BaseException:
+            self._drop()
+            raise
+        self._ping()
+        return self
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """Ask for messages of topics, at QoS 1; whoever may not read them gets none."""
+        body = b"\0\1" + self._properties + b"".join(_text(topic) + b"\1" for topic in topics)
+        async with asyncio.timeout(self._timeout_s):
+            await self._asked(bytes((_SUBSCRIBE,)) + _length(len(body)) + body)
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False, expires: bool = False) -> tuple[int, bytes]:
+        """Lay a message out for `write`.
+
+        Returns
+        -------
+        int
+            Number that `acknowledged` gets.
+        bytes
+            The packet.
+        """
+        number = self._last % 65_535 + 1
+        while number in self._under_way:
+            number = number % 65_535 + 1
+        self._last = number
+        self._under_way.add(number)
+        properties = self._expiring if expires else self._properties
+        body = _text(topic) + number.to_bytes(2, "big") + properties + payload
+        return number, bytes((_PUBLISH_QOS1 | retain,)) + _length(len(body)) + body
+
+    def check(self) -> None:
+        """Raise `BrokerLostError` if the connection is lost."""
+        if self._lost.done():
+            self._lost.result()
+
+    def _connect(self) -> bytes:
+        """Lay CONNECT out."""
+        options, will = self._options, self._will
+        named, secret = options.username is not None, options.password is not None
+        flags = named << 7 | secret << 6 | (0x2C if will is not None else 0) | 2
+        body = _text("MQTT") + struct.pack(">BBH", 5 if self._mqtt5 else 4, flags, self._address.keepalive_s)
+        body += self._properties + _text(options.client_id)
+        if will is not None:
+            body += self._properties + _text(will.topic) + struct.pack(">H", len(will.payload)) + will.payload
+        body += b"".join(_text(text) for text in (options.username, options.password) if text is not None)
+        return bytes((0x10,)) + _length(len(body)) + body
+
+    def _packet(self, first: int, data: bytes, at: int, end: int) -> None:
+        if first & 0xF0 == _PUBACK:
+            number = data[at] << 8 | data[at + 1]
+            if number in self._under_way:
+                self._under_way.discard(number)
+                self._some_acknowledged = True
+                self._told_of(number)
+        else:
+            super()._packet(first, data, at, end)
+
+    def _ping(self) -> None:
+        """Look whether the broker is there, and ask where it has said nothing."""
+        if self._lost.done() or self._transport is None:
+            return
+        well = self._some_acknowledged if self._under_way else self._heard
+        self._silent = 0 if well else self._silent + 1
+        if self._silent >= SILENT:
+            self._end(BrokerLostError("the broker fell silent"))
+            self._drop()
+            return
+        # A broker that does nothing but talk must hear of us within the keep-alive, too.
+        self._looks += 1
+        if not well or self._looks * LOOK_S >= self._address.keepalive_s / 2:
+            self._looks = 0
+            self._transport.write(bytes((_PINGREQ, 0)))
+        self._heard = self._some_acknowledged = False
+        self._pinger = self._loop.call_later(LOOK_S, self._ping)
+
+    def _end(self, error: BrokerLostError) -> None:
+        super()._end(error)
+        self._told_lost()
