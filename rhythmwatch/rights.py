@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -28,7 +28,7 @@ from alerts.care_erasure import Erasure, Erasures
 from alerts.care_retention import expire_events
 from alerts.care_rows import Span
 from alerts.database import open_engine, upgrade
-from bus.clock import keeping_time, now_ms
+from bus.clock import LOST_MS, SLEW, keeping_time, now_ms, server_ms
 from bus.erasing import erase_entries, forget_on_disk
 from bus.errors import BusError
 from bus.messages import (
@@ -54,6 +54,8 @@ log = structlog.get_logger()
 
 POLL_S: Final = 2.0
 RETENTION_S: Final = 3600.0
+SURE_S: Final = 86_400.0
+"""A clock that leapt ahead is believed by what deletes only after so long."""
 CHECKPOINT_S: Final = 30.0
 """Longest wait for a worker's next checkpoint."""
 LATE_MS: Final = 10_000
@@ -128,6 +130,41 @@ async def retain(stores: Stores, now_ms: int) -> dict[str, int]:
     return counts
 
 
+class Retention:
+    """When old data is deleted: each hour, and never because a clock was set ahead, which can't be made good.
+
+    Parameters
+    ----------
+    passing : callable
+        Clock of the machine, s; never set.
+    """
+
+    def __init__(self, passing: Callable[[], float] = time.monotonic) -> None:
+        self._passing = passing
+        # Not at once: a machine that starts with a wrong clock mostly has the right one soon.
+        self._due_s = passing() + RETENTION_S
+        self._seen_s, self._seen_ms = passing(), 0
+
+    def due(self, ours_ms: int, servers_ms: int) -> int | None:
+        """Give the time from which age is counted, ms, when old data is to be deleted; else None.
+
+        Parameters
+        ----------
+        ours_ms, servers_ms : int
+            Time of the service, and what the clock of the bus's server says; the earlier one counts.
+        """
+        now_s = self._passing()
+        passed_ms = 1000 * (now_s - self._seen_s)
+        if self._seen_ms and ours_ms - self._seen_ms > passed_ms * (1 + SLEW) + LOST_MS / 2:
+            self._due_s = now_s + SURE_S
+            log.error("the clock leapt ahead, nothing is deleted for a day", by_ms=ours_ms - self._seen_ms)
+        self._seen_s, self._seen_ms = now_s, ours_ms
+        if now_s < self._due_s:
+            return None
+        self._due_s = now_s + RETENTION_S
+        return min(ours_ms, servers_ms)
+
+
 @dataclass(slots=True)
 class Counters:
     """What the keeper did since its start."""
@@ -174,7 +211,7 @@ async def keep_rights(
     engine = open_engine(history)
     archive = Archive(history, recordings)
     stores_ready = False
-    next_retention = 0.0
+    retention = Retention()
     try:
         async with Bus(bus_url) as bus, keeping_time(bus):
             care = Care(engine)
@@ -188,9 +225,8 @@ async def keep_rights(
                             stores_ready = True
                         await desk.flush()
                         await _carry_on(stores, counters)
-                        if time.monotonic() >= next_retention:
-                            await _retain(stores, counters)
-                            next_retention = time.monotonic() + RETENTION_S
+                        if (due_ms := retention.due(now_ms(), server_ms())) is not None:
+                            await _retain(stores, counters, due_ms)
                     except (SQLAlchemyError, OSError) as error:
                         counters.failures += 1
                         # The message of the database may hold values of the statement.
@@ -211,8 +247,8 @@ async def _carry_on(stores: Stores, counters: Counters) -> None:
         log.info("erasure", number=erasure.id, left=left)
 
 
-async def _retain(stores: Stores, counters: Counters) -> None:
-    counts = await retain(stores, now_ms())
+async def _retain(stores: Stores, counters: Counters, due_ms: int) -> None:
+    counts = await retain(stores, due_ms)
     for kind, count in counts.items():
         counters.deleted[kind] = counters.deleted.get(kind, 0) + count
     if any(counts.values()):

@@ -49,7 +49,7 @@ from bus.tasks import end
 from ingest.codecs import decode_frame, encode_frame
 from ingest.frame import Frame
 from rhythmwatch.record import Recording
-from rhythmwatch.rights import Stores, _erase_streams, erase, retain
+from rhythmwatch.rights import Retention, Stores, _erase_streams, erase, retain
 
 NAME = "Änne Zwölfzeiler"
 NOTE = "talks in her sleep of Königsberg"
@@ -379,3 +379,30 @@ async def test_events_go_by_their_matter_whatever_the_servers_clock_said(tmp_pat
         await _erase_streams(bus, Span(DEVICE, 500, 3_000, 50_000))
         ((_, left),) = await bus.read_events({0: START})
     assert [record.data for record in left] == [other]
+
+
+def test_nothing_is_deleted_because_a_clock_was_set_ahead() -> None:
+    """Age is told by the clock that is behind, and after a leap only once there was time to set it right."""
+    day_ms, hour_s = 86_400_000, 3600
+    passed_s = 0.0
+    retention = Retention(lambda: passed_s)
+    now = 1_700_000_000_000
+
+    def due(ahead_ms: int = 0, server_ahead_ms: int = 0) -> int | None:
+        at = now + round(passed_s * 1000)
+        return retention.due(at + ahead_ms, at + server_ahead_ms)
+
+    assert due() is None, "not at the start"
+    passed_s += hour_s
+    assert due(0, day_ms) == now + 1000 * hour_s
+    assert due() is None
+    passed_s += hour_s
+    assert due(0, -day_ms) == now + 2000 * hour_s - day_ms
+    # A leap of the service's time, which the server's has made too.
+    passed_s += 2
+    assert due(40 * day_ms, 40 * day_ms) is None
+    for _ in range(23):
+        passed_s += hour_s
+        assert due(40 * day_ms, 40 * day_ms) is None
+    passed_s += hour_s
+    assert due(40 * day_ms, 40 * day_ms) is not None
