@@ -111,24 +111,29 @@ def ask(lock: Path, service: str, arguments: Sequence[str]) -> dict[str, Any] | 
 
 
 def audit(lock: Path, services: Sequence[str], arguments: Sequence[str]) -> int:
-    """Audit a lock; returns the exit status."""
+    """Audit a lock; returns the exit status.
+
+    Each service is asked until one knows every package; what any of them found counts.
+    """
     excused, problems = exceptions(EXCEPTIONS, dt.datetime.now(dt.UTC).date())
-    best: tuple[list[str], list[str], list[str]] | None = None
+    faults: list[str] = []
+    accepted: list[str] = []
+    unknown: list[str] | None = None
     count = 0
     for service in services:
         found = ask(lock, service, arguments)
         if found is None:
             continue
         count = len(found["dependencies"])
-        parted = judge(found, excused)
-        if best is None or len(parted[2]) < len(best[2]):
-            best = parted
-        if not parted[2]:
+        more, excusable, silent = judge(found, excused)
+        faults += [line for line in more if line not in faults]
+        accepted += [line for line in excusable if line not in accepted]
+        unknown = silent if unknown is None else [name for name in unknown if name in silent]
+        if not silent:
             break
-    faults, accepted, unknown = best or ([], [], [])
     for line in (*problems, *faults, *accepted):
         sys.stdout.write(f"audit: {line}\n")
-    if best is None or len(unknown) == count:
+    if unknown is None or len(unknown) == count:
         sys.stdout.write("audit: NOT DONE: no service of advisories answers here; nothing is known of any package\n")
     elif unknown:
         sys.stdout.write(f"audit: NOT KNOWN of {len(unknown)} of {count} packages: {', '.join(unknown)}\n")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +20,8 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from bus.child import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
@@ -157,6 +163,77 @@ def test_an_audit_fails_for_faults_and_says_what_it_does_not_know(tmp_path: Path
     done = run_audit(tmp_path, answer)
     assert done.returncode == status, done.stdout + done.stderr
     assert said in done.stdout + done.stderr
+
+
+def test_what_one_service_found_counts_though_another_knows_more_packages(tmp_path: Path):
+    """PyPI knows of a fault and not of all packages, OSV of all packages and no fault: the fault fails."""
+    one, other = [UNKNOWN, FAULTY], [SOUND | {"name": "third"}, FAULTY | {"vulns": []}]
+    answer = f"import json, sys\nfound = {one} if 'pypi' in sys.argv else {other}\n"
+    done = run_audit(tmp_path, f"{answer}print(json.dumps({{'dependencies': found, 'fixes': []}}))")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "pkg 2.0: GHSA-a, CVE-1; mended in 2.1" in done.stdout
+    assert "2 packages, 1 faults" in done.stdout
+
+
+class Advisories(BaseHTTPRequestHandler):
+    """A service of advisories that speaks OSV's layout, outside the project; the path says how it is today."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_POST(self) -> None:
+        """Answer a query for one package."""
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["package"]["name"]
+        package = {"name": "click", "ecosystem": "PyPI"}
+        ranges = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "99.0"}]}]
+        known = {"id": "GHSA-x", "aliases": ["CVE-2"], "affected": [{"package": package, "ranges": ranges}]}
+        if self.path == "/withdrawn":
+            known["withdrawn"] = "2026-01-01T00:00:00Z"
+        told = {"vulns": [known]} if asked == "click" and self.path in ("/faulty", "/withdrawn") else {}
+        body = b"<html>log in first</html>" if self.path == "/portal" else json.dumps(told).encode()
+        self.send_response(503 if self.path == "/busy" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def advisories() -> Iterator[str]:
+    """Address of a service of advisories."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Advisories) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/faulty", 1, "audit: click 8.1.0: CVE-2, GHSA-x; mended in 99.0\naudit: 2 packages, 1 faults, 0 excused\n"),
+        ("/sound", 0, "audit: 2 packages, 0 faults, 0 excused\n"),
+        ("/withdrawn", 0, "audit: 2 packages, 0 faults, 0 excused\n"),
+        ("/busy", 0, "audit: NOT DONE: no service of advisories answers here; nothing is known of any package\n"),
+        ("/portal", 2, "audit: pip-audit failed: "),
+        ("", 0, "audit: NOT DONE: no service of advisories answers here; nothing is known of any package\n"),
+    ],
+    ids=["fault", "none", "withdrawn", "busy", "portal", "away"],
+)
+def test_the_audit_with_the_tool_that_it_runs(tmp_path: Path, advisories: str, path: str, status: int, said: str):
+    """With pip-audit itself and a service: exit status and text of each case, an address that nobody answers too."""
+    python = Path(sys.prefix) / "supply" / "bin" / "python"
+    if not python.exists() and os.environ.get("CI") != "true":
+        pytest.skip("no pip-audit: run make audit")
+    (tmp_path / "lock").write_text("attrs==23.1.0\nclick==8.1.0\n", encoding="utf-8")
+    address = f"{advisories}{path}" if path else f"http://127.0.0.1:{free_port()}/away"
+    done = subprocess.run(
+        [python, ROOT / "scripts" / "audit.py", tmp_path / "lock", "--osv-url", address],
+        env={**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == status, done.stdout + done.stderr
+    assert (done.stdout + done.stderr).startswith(said)
 
 
 def test_exceptions_are_dated_and_reasoned(tmp_path: Path):
