@@ -7,6 +7,7 @@ flush that failed half-way is simply done again, and a recorder that was killed 
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from alerts.archive_files import BEAT, Segment, segment_length
 from alerts.archive_index import Index, MinuteSums
 from bus.messages import BeatEvent, Entry, unpack_event, unpack_inbound
-from bus.streams import Record, milliseconds
+from bus.streams import Record
 from ingest.codecs import decode_frame
 from ingest.frame import Frame, FrameError
 from rhythmwatch.record_files import SegmentFiles
@@ -84,30 +85,31 @@ class Recording:
 
     def take_entries(self, partition: int, records: Sequence[Record]) -> None:
         """Take the next entries of ``in`` of a partition."""
-        state, at_ms = self._states[partition], milliseconds(records[-1].position)
+        state = self._states[partition]
+        state.now_ms = max(state.now_ms, _time_of(records))
         for record in records:
             kind = record.data[0] if record.data else 0
             if kind in (Entry.FRAME, Entry.BACKFILL):
-                self._take_frame(state, record.data, at_ms)
+                self._take_frame(state, record.data)
         state.entries = records[-1].position
         self._moved.add(partition)
 
     def take_events(self, partition: int, records: Sequence[Record]) -> None:
         """Take the next events of a partition."""
-        state, at_ms = self._states[partition], milliseconds(records[-1].position)
+        state = self._states[partition]
         for record in records:
             try:
                 event = unpack_event(record.data)
             except (msgspec.DecodeError, msgspec.ValidationError):
                 self.counters.refuse("event")
                 continue
-            state.hear(event.patient, at_ms).trend.take(event)
+            state.hear(event.patient).trend.take(event)
             if isinstance(event, BeatEvent):
                 self._take_beat(event)
         state.events = records[-1].position
         self._moved.add(partition)
 
-    def _take_frame(self, state: PartitionState, data: bytes, at_ms: int) -> None:
+    def _take_frame(self, state: PartitionState, data: bytes) -> None:
         try:
             entry = unpack_inbound(data)
             frame = decode_frame(entry.payload)
@@ -120,7 +122,7 @@ class Recording:
         if frame.device != entry.patient:
             self.counters.refuse("patient")
             return
-        known = state.hear(entry.patient, at_ms)
+        known = state.hear(entry.patient)
         placed = known.timeline.place(frame, entry.kind, entry.server_ms)
         if placed not in ("live", "late"):
             self.counters.refuse(placed)
@@ -265,6 +267,16 @@ class Recording:
             self._files[path].complete()
             self._files.pop(path).close()
         self._segments.tidy()
+
+
+def _time_of(records: Sequence[Record]) -> int:
+    """Give the time in the newest entry that ingest made, ms; 0 where there is none. Actions come from elsewhere."""
+    for record in reversed(records):
+        with contextlib.suppress(ValueError):
+            entry = unpack_inbound(record.data)
+            if entry.kind is not Entry.ACTION:
+                return entry.server_ms
+    return 0
 
 
 def _newer(one: Segment, other: Segment) -> bool:

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from alerts.archive_index import Place
-from bus.streams import START, milliseconds
+from bus.streams import START
 from rhythmwatch.record_place import Timeline
 from rhythmwatch.record_trends import Trend
 
@@ -22,7 +22,7 @@ class PatientState(msgspec.Struct):
     Attributes
     ----------
     heard_ms : int
-        Bus time of the patient's newest entry or event; 0 where it was never noted.
+        Time of the partition when something last came of the patient; 0 where it was never noted.
     """
 
     timeline: Timeline = msgspec.field(default_factory=Timeline)
@@ -31,23 +31,30 @@ class PatientState(msgspec.Struct):
 
 
 class PartitionState(msgspec.Struct):
-    """Positions read, and the state of the partition's patients."""
+    """Positions read, and the state of the partition's patients.
+
+    Attributes
+    ----------
+    now_ms : int
+        Newest time that ingest wrote into an entry. Ids hold that of a server whose clock may be set by days.
+    """
 
     entries: str = START
     events: str = START
     patients: dict[str, PatientState] = {}
+    now_ms: int = 0
 
-    def hear(self, patient: str, ms: int) -> PatientState:
-        """Give the state of a patient of whom something has come at a bus time, made where there is none."""
+    def hear(self, patient: str) -> PatientState:
+        """Give the state of a patient of whom something has come now, made where there is none."""
         known = self.patients.get(patient)
         if known is None:
             known = self.patients[patient] = PatientState()
-        known.heard_ms = ms
+        known.heard_ms = self.now_ms
         return known
 
     def forget(self) -> dict[str, PatientState]:
         """Forget the patients who have vanished, and give what was known of them."""
-        now = max(milliseconds(self.entries), milliseconds(self.events))
+        now = self.now_ms
         gone: dict[str, PatientState] = {}
         for patient, known in self.patients.items():
             known.heard_ms = known.heard_ms or now
