@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from alerts.model import Kind
 from bus.clock import keeping_time, now_ms
 from bus.messages import DEFAULT_PARTITIONS, AlarmEvent, partition_of
 from bus.streams import Bus
+from bus.tasks import end
 from dsp.layout import FS
 from dsp.spectrogram import BINS, HOP
 from ingest.recordings import Recording
@@ -48,6 +50,8 @@ AT_ONCE: Final = 500
 """Alarms that are looked at together."""
 POLL_S: Final = 2.0
 MAX_WAIT_S: Final = 30.0
+STOP_S: Final = 3.0
+"""Longest that the strip at hand is waited for at the end; on a full machine, behind all others, it may take longer."""
 RHYTHM_KINDS: Final = frozenset({Kind.VFIB, Kind.VTACH, Kind.AFIB, Kind.ASYSTOLE})
 """Kinds that rest on a rhythm verdict, or on the lack of beats beside one."""
 
@@ -249,7 +253,7 @@ async def examine(
     *,
     poll_s: float = POLL_S,
     metrics: str = "",
-) -> None:
+) -> bool:
     """Cut evidence until `stop` is set; what fails is tried again.
 
     Parameters
@@ -269,6 +273,12 @@ async def examine(
         Pause between two looks.
     metrics : str
         ``host:port`` for Prometheus; empty for none.
+
+    Returns
+    -------
+    bool
+        Whether all is closed. Else a thread still has a strip in hand, of which nothing is kept: the next process cuts
+        it, and this one should end without waiting.
     """
     with contextlib.suppress(OSError):
         # Nobody waits for it: the live path goes first.
@@ -276,19 +286,23 @@ async def examine(
     # By another time than that of the recorder strips would be cut before they are recorded, or hours late.
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(keeping_time(await stack.enter_async_context(Bus(bus_url))))
+        files = stack.enter_context(contextlib.ExitStack())
         engine = open_engine(history)
-        stack.callback(engine.dispose)
+        files.callback(engine.dispose)
         archive = Archive(history, recordings)
-        stack.callback(archive.close)
+        files.callback(archive.close)
         store, counters, ready, wait, failing = EvidenceStore(engine), Counters(), False, poll_s, ""
         with exposing(metrics, "evidence", lambda: figures(counters)):
             while not stop.is_set():
                 try:
+                    due = partial(cut_due, store, archive, models, now_ms(), counters, partitions, stopped=stop.is_set)
+                    if not await _done(due if ready else partial(upgrade, engine), stop):
+                        log.warning("evidence process left a strip, the next one cuts it")
+                        files.pop_all()
+                        return False
                     if not ready:
-                        await asyncio.to_thread(upgrade, engine)
                         ready = True
-                    due = partial(cut_due, partitions=partitions, stopped=stop.is_set)
-                    await asyncio.to_thread(due, store, archive, models, now_ms(), counters)
+                        continue
                     wait, failing = poll_s, ""
                 except (SQLAlchemyError, OSError) as error:
                     counters.failures += 1
@@ -299,3 +313,36 @@ async def examine(
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), wait)
     log.info("evidence process ended", alarms=counters.alarms)
+    return True
+
+
+async def _done(work: Callable[[], None], stop: asyncio.Event) -> bool:
+    """Do work in a thread that need not be waited for; False where it goes on `STOP_S` after `stop` was set."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: Exception | None) -> None:
+        if not result.done():
+            result.set_exception(error) if error is not None else result.set_result(None)
+
+    def run() -> None:
+        failed: Exception | None = None
+        try:
+            work()
+        except Exception as error:
+            failed = error
+        # The loop may have ended without us.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, failed)
+
+    threading.Thread(target=run, name="evidence", daemon=True).start()
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    either: set[asyncio.Future[Any]] = {result, stopped}
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not (await asyncio.wait({result}, timeout=STOP_S))[0]:
+            return False
+        result.result()
+        return True
+    finally:
+        await end([stopped])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,11 +22,13 @@ from alerts.database import open_engine
 from alerts.evidence import EvidenceStore, stretch_of
 from alerts.store import Store
 from bus.messages import AlarmEvent, StatusEvent, pack, pack_inbound, partition_of
+from bus.server import embedded
 from bus.streams import Record
 from dsp.spectrogram import BINS
-from rhythmwatch.evidencing import PATIENCE_MS, SETTLE_MS, Counters, cut, cut_due
+from rhythmwatch.evidencing import PATIENCE_MS, SETTLE_MS, STOP_S, Counters, cut, cut_due
 from rhythmwatch.models import Models
 from rhythmwatch.record import Recording
+from rhythmwatch.supervisor import GRACE_S
 
 T0 = 1_760_000_040_000
 SECONDS = 80
@@ -169,3 +175,44 @@ def test_an_alarm_without_a_recording_is_settled_too(ward: Ward, tmp_path: Path)
     assert ward.evidence.load(clinical[0].id) is None
     assert ward.evidence.kept([clinical[0].id]) == set()
     empty.close()
+
+
+STARVED = """
+import sys, time
+from rhythmwatch import evidencing
+from rhythmwatch.cli import app
+
+def starved(*_, **__):
+    print("cutting", flush=True)
+    time.sleep(600)
+
+evidencing.cut_due = starved
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.services
+async def test_a_strip_in_hand_does_not_outlast_the_stop(tmp_path: Path):
+    """Told to end while a strip takes for ever, as on a full machine, the process ends before it is killed."""
+    async with embedded(tmp_path / "bus") as url, asyncio.timeout(120):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", STARVED, "evidence", "--bus", url, "--recordings", str(tmp_path / "recordings")),
+            *("--history", f"sqlite:///{tmp_path / 'history.db'}"),
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={**os.environ},
+        )  # fmt: skip
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert await process.stdout.readline() == b"cutting\n"
+            process.send_signal(signal.SIGTERM)
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            said = await process.stderr.read()
+            assert await process.wait() == 0
+            assert loop.time() - began < GRACE_S
+            assert b"left a strip" in said
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    assert STOP_S < GRACE_S / 2
