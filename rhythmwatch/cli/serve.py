@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Annotated
@@ -251,9 +252,13 @@ def evidence(
     ensure_kernels()
     with options.one_line_errors(ModelError, ValueError, StoreError, OSError):
         chosen, loaded = options.partition_range(partitions), load_models(models)
-        run_until_stopped(
-            "evidence", lambda stop: examine(bus, history, recordings, chosen, loaded, stop, metrics=metrics)
-        )
+
+        async def until(stop: asyncio.Event) -> None:
+            if not await examine(bus, history, recordings, chosen, loaded, stop, metrics=metrics):
+                # Python, and the libraries that the thread is in, can't be ended in order while it runs.
+                os._exit(0)
+
+        run_until_stopped("evidence", until)
 
 
 def web(
