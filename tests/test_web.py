@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from html import escape, unescape
+from urllib.parse import unquote
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -22,7 +24,7 @@ def test_every_page_asks_for_a_log_in(client: TestClient) -> None:
     """Without a session pages lead to the log-in, and calls of the page say 401."""
     for path in ("/", "/alarms", "/patient/Bed%201"):
         answer = client.get(path)
-        assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+        assert (answer.status_code, answer.headers["location"].split("?")[0]) == (303, "/login")
     assert client.get("/api/session").status_code == 401
     assert client.post("/api/alarms/x/ack").status_code == 401
     assert client.post("/api/logout").status_code == 401
@@ -57,7 +59,7 @@ def test_wrong_password_and_unknown_name_get_the_same_answer(client: TestClient)
     wrong = client.post("/login", data={"user": USER, "password": "no"})
     unknown = client.post("/login", data={"user": "nobody", "password": "no"})
     assert wrong.status_code == unknown.status_code == 403
-    assert wrong.text == unknown.text
+    assert wrong.text.replace(USER, "nobody") == unknown.text
     assert "Name or password is wrong." in wrong.text
 
 
@@ -110,6 +112,38 @@ def test_origin_may_be_allowed_by_setting(ward: FakeWard) -> None:
             headers={"origin": "https://wall.example.org"},
         )
     assert answer.status_code == 303
+
+
+@pytest.mark.parametrize(
+    "asked", ["/alarms", "/patient/Bed%201?alarm=Bed%201%2FTACHY%2F7%2F1000", "/review/R%C3%B6m%2F1"]
+)
+def test_log_in_leads_to_the_page_that_was_asked_for(client: TestClient, asked: str) -> None:
+    """A link to a patient or an alarm outlives the log-in, a wrong password among it."""
+    form = client.get(client.get(asked).headers["location"])
+    target = unescape(re.search(r'name="target" value="([^"]*)"', form.text).group(1))
+    again = client.post("/login", data={"user": USER, "password": "no", "target": target})
+    assert f'value="{escape(target)}"' in again.text
+    answer = client.post("/login", data={"user": USER, "password": PASSWORD, "target": target})
+    assert (answer.status_code, unquote(answer.headers["location"])) == (303, unquote(asked))
+
+
+ELSEWHERE = ["https://evil.example", "//evil.example", "/\\evil.example", "/patient/..\\evil", "/api/logout",
+             "/adminer", "alarms", "", "/alarms\r\nSet-Cookie: a=b", "/login"]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ELSEWHERE)
+def test_log_in_leads_nowhere_else(client: TestClient, target: str) -> None:
+    """What is no page of ours is the wall."""
+    answer = client.post("/login", data={"user": USER, "password": PASSWORD, "target": target})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+
+
+def test_wrong_address_says_so_to_people_and_to_programs(client: TestClient) -> None:
+    """A browser gets a page with a way on; everybody else the usual line."""
+    page = client.get("/patients", headers={"accept": "text/html"})
+    assert page.status_code == 404
+    assert 'href="/"' in page.text
+    assert client.get("/patients").json() == {"detail": "Not Found"}
 
 
 def test_headers_are_strict_on_every_answer(client: TestClient) -> None:

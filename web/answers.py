@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from alerts.database import StoreError
 from alerts.fhir import outcome
 from web.auth import COOKIE, LogIn
+from web.pages import missing_page
 from web.settings import WebSettings
 
 log = logging.getLogger("web")
@@ -42,8 +43,10 @@ def answer_errors(app: FastAPI) -> None:
         text = str(error)
         return _told(request, text[:1].upper() + text[1:] + ".", 409)
 
-    async def raised(request: Request, error: Exception) -> JSONResponse:
+    async def raised(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
+        if error.status_code == 404 and request.scope.get("route") is None and _by_person(request):
+            return HTMLResponse(missing_page(), 404)
         answer = _told(request, str(error.detail), error.status_code)
         answer.headers.update(error.headers or {})
         return answer
@@ -66,9 +69,25 @@ def _told(request: Request, text: str, status: int) -> JSONResponse:
     return JSONResponse({"detail": text}, status)
 
 
+def _by_person(request: Request) -> bool:
+    """Whether a browser asks for a page, not a program or a script for an answer."""
+    return request.method == "GET" and "text/html" in request.headers.get("accept", "")
+
+
+_LIMITS: Final = {
+    "string_too_short": "{min_length} characters or more",
+    "string_too_long": "{max_length} characters at most",
+    "missing": "is missing",
+    "greater_than_equal": "{ge} or more",
+    "less_than_equal": "{le} or less",
+}
+"""What pydantic says in the words of programs, for people."""
+
+
 def _sentence(item: dict[str, Any]) -> str:
     place = ".".join(str(step) for step in item["loc"] if step not in ("body", "query", "path"))
-    return f"{place or 'request'}: {item['msg']}"
+    said = _LIMITS.get(item["type"])
+    return f"{place or 'request'}: {said.format(**item.get('ctx', {})) if said else item['msg']}"
 
 
 def _place(request: Request) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Annotated, Final, cast
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
-from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response, WebSocket
+from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Response, WebSocket
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import HTTPConnection
@@ -17,7 +18,7 @@ from web.auth import COOKIE, Session
 from web.client import CLOSE_FOREIGN, CLOSE_LOGGED_OUT, Client
 from web.gate import Gate, TooManyTriesError
 from web.hub import Hub
-from web.pages import login_page, wall_page
+from web.pages import login_address, login_page, own_target, wall_page
 from web.parts import Classifier, FileRefusedError
 from web.roles import acts, audit
 from web.settings import WebSettings
@@ -59,16 +60,17 @@ def hub_of(connection: HTTPConnection) -> Hub:
 async def page(request: Request) -> Response:
     """Show the one page; its address decides what it shows."""
     if await gate_of(request).session(request) is None:
-        return RedirectResponse("/login", 303)
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(login_address(quote(request.url.path) + query), 303)
     return HTMLResponse(wall_page())
 
 
 @router.get("/login", response_class=HTMLResponse)
-async def show_login(request: Request) -> Response:
-    """Show the log-in form."""
+async def show_login(request: Request, target: Annotated[str, Query(max_length=1000)] = "/") -> Response:
+    """Show the log-in form, which leads on to `target`."""
     if await gate_of(request).session(request) is not None:
-        return RedirectResponse("/", 303)
-    return HTMLResponse(login_page(settings_of(request).ward))
+        return RedirectResponse(own_target(target), 303)
+    return HTMLResponse(login_page(settings_of(request).ward, target=target))
 
 
 @router.post("/login")
@@ -76,23 +78,25 @@ async def log_in(
     request: Request,
     user: Annotated[str, Form(max_length=64)] = "",
     password: Annotated[str, Form(max_length=256)] = "",
+    target: Annotated[str, Form(max_length=1000)] = "/",
 ) -> Response:
-    """Open a session and go to the wall, or say what is wrong."""
+    """Open a session and go to `target`, or say what is wrong."""
     settings, gate = settings_of(request), gate_of(request)
+    again = partial(login_page, settings.ward, user=user, target=target)
     if not gate.own_page(request.headers):
-        return HTMLResponse(login_page(settings.ward, "This did not come from our page. Try again here."), 403)
+        return HTMLResponse(again("This did not come from our page. Try again here."), 403)
     try:
         fresh = await gate.log_in(request.client.host if request.client else "", user, password)
     except TooManyTriesError as error:
         text = f"Too many tries. Wait {error.wait_s:.0f} s, then try again."
-        return HTMLResponse(login_page(settings.ward, text), 429, {"Retry-After": f"{error.wait_s:.0f}"})
+        return HTMLResponse(again(text), 429, {"Retry-After": f"{error.wait_s:.0f}"})
     if fresh is None:
         log.warning("log-in refused")
         # A name that is none may be a password in the wrong field.
         await audit(request, "session.refused", user if await gate.known(user) else "", user="")
-        return HTMLResponse(login_page(settings.ward, "Name or password is wrong."), 403)
+        return HTMLResponse(again("Name or password is wrong."), 403)
     await audit(request, "session.begin", user, user=user)
-    answer = RedirectResponse("/", 303)
+    answer = RedirectResponse(own_target(target), 303)
     set_session_cookie(answer, fresh, settings)
     return answer
 

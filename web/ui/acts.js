@@ -1,7 +1,7 @@
 // What staff do: sent to the server, true only when the event comes back.
 // @ts-check
 import { alarmPath, part } from "./api.js";
-import { leave } from "./leave.js";
+import { forget, leave } from "./leave.js";
 import { T } from "./texts.js";
 
 const ANSWER_MS = 4000;
@@ -79,6 +79,7 @@ export class Acts extends EventTarget {
   }
 
   async logout() {
+    forget();
     await this.api.post("/api/logout").catch(() => undefined);
     leave();
   }
