@@ -85,7 +85,7 @@ async def test_a_recording_is_stepped_through_beat_by_beat(make_station, tmp_pat
     await expect(page.locator(".file-beat")).to_have_attribute("data-beat", "7")
     await expect(rows.nth(7)).to_have_attribute("aria-selected", "true")
     await expect(page.locator(".file-beat")).to_contain_text("of the network's verdict came from this image")
-    await expect(page.locator(".file-beat dt").first).to_have_text("Else")
+    await expect(page.locator(".file-beat dt").first).to_have_text("2nd")
     await expect(page.locator(".file-beat")).to_contain_text("Beat 8 of")
 
 

@@ -48,3 +48,12 @@ def test_modules_import_only_what_is_there() -> None:
                     file.name,
                     name,
                 )
+
+
+def test_every_act_of_the_trail_has_its_words() -> None:
+    """An admin reads what was done, not the name that programs have for it."""
+    known = set(re.findall(r'"?([a-z_.]+)"?: "', (UI / "vocabulary.js").read_text().split("ACTS = {")[1]))
+    written = "".join(file.read_text() for file in UI.parent.glob("*.py"))
+    acts = set(re.findall(r'audit\(request, "([a-z_.]+)"', written))
+    assert len(acts) > 20
+    assert acts <= known

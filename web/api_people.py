@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -77,13 +78,16 @@ def _gate(request: Request) -> Gate:
 
 @router.get("/api/session")
 async def show_session(request: Request, mine: Reader) -> dict[str, str | int]:
-    """Who is logged in, what the role is, and the token that acts need."""
+    """Who is logged in, what the role is, the token that acts need, and how the ward's clock is set."""
+    here = datetime.now(UTC).astimezone(request.app.state.settings.time_zone())
     return {
         "user": mine.user,
         "role": mine.role,
         "csrf": mine.csrf,
         "until_ms": mine.until_ms,
         "ward": request.app.state.settings.ward,
+        "zone": here.tzname() or "",
+        "zone_minutes": int((here.utcoffset() or timedelta()) / timedelta(minutes=1)),
     }
 
 

@@ -7,12 +7,16 @@ import { clock } from "./format.js";
 import { Section } from "./section.js";
 import { T } from "./texts.js";
 
-/** @param {{device: string, url: string, qr_svg: string}} made */
+/** Hosts that name the machine that asks. */
+const OWN = /^(127\.|localhost$|\[::1\]$)/;
+
+/** @param {{device: string, broker: string, url: string, qr_svg: string}} made */
 export function credentials(made) {
   // As an image a drawing can hold no script and needs no markup in the page.
   const svg = made.qr_svg.includes("xmlns=") ? made.qr_svg : made.qr_svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"');
   return [h("p", {}, T.shownOnce), h("p", { class: "secret" }, made.url),
-    h("img", { class: "qr", alt: T.qrOf(made.device), src: `data:image/svg+xml;utf8,${encodeURIComponent(svg)}` })];
+    h("img", { class: "qr", alt: T.qrOf(made.device), src: `data:image/svg+xml;utf8,${encodeURIComponent(svg)}` }),
+    h("p", {}, T.enrolNext), ...(OWN.test(made.broker.split("://")[1] ?? "") ? [h("p", { class: "refused" }, T.enrolLocal)] : [])];
 }
 
 export class Devices extends Section {
@@ -21,7 +25,7 @@ export class Devices extends Section {
     super(parts, T.devices, "/api/devices");
     const id = h("input", { required: true, maxlength: "64", autocomplete: "off" });
     const label = h("input", { maxlength: "255", autocomplete: "off" });
-    this.head.append(this.form([field(T.deviceId, id), field(T.label, label)], T.enrol, async () => {
+    this.head.append(this.form([field(T.deviceId, id, T.deviceIdHint), field(T.label, label)], T.enrol, async () => {
       const made = await parts.api.post("/api/devices", { id: id.value, label: label.value });
       tell(T.secretOf(made.device), credentials(made));
     }));

@@ -6,7 +6,7 @@ import { field, table } from "./forms.js";
 import { clock } from "./format.js";
 import { Section } from "./section.js";
 import { T } from "./texts.js";
-import { KEPT } from "./vocabulary.js";
+import { ACTS, KEPT } from "./vocabulary.js";
 
 export class Retention extends Section {
   /** @param {import("./view.js").Parts} parts */
@@ -37,6 +37,12 @@ export class Persons extends Section {
   }
 }
 
+/** One detail of an act; a moment as the other times of the page. @param {string} name @param {unknown} value */
+function said(name, value) {
+  if (name.endsWith("_ms") && typeof value === "number") return `${name.slice(0, -3)} ${clock(value)}`;
+  return `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`;
+}
+
 export class TrailRows extends Section {
   /** @param {import("./view.js").Parts} parts */
   constructor(parts) {
@@ -57,8 +63,8 @@ export class TrailRows extends Section {
   /** @param {{intact: boolean, broken: number | null}} told */
   draw(told) {
     const state = told.intact ? h("p", { class: "intact" }, `✓ ${T.trailIntact}`) : h("p", { class: "refused", role: "alert" }, T.trailBroken(told.broken ?? 0));
-    return [state, table([T.time, T.userName, T.act, T.subject, T.detail], this.rows.map((row) => [clock(row.ms), row.user || "–", row.act, row.subject,
-      Object.entries(row.detail).map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ")]), T.noTrail)];
+    return [state, table([T.time, T.userName, T.act, T.subject, T.detail], this.rows.map((row) => [clock(row.ms), row.user || "–", ACTS[row.act] ?? row.act, row.subject,
+      Object.entries(row.detail).map(([name, value]) => said(name, value)).join(", ")]), T.noTrail)];
   }
 
   async older() {

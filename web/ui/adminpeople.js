@@ -15,9 +15,9 @@ export class Users extends Section {
   constructor(parts) {
     super(parts, T.users, "/api/users");
     const name = h("input", { required: true, maxlength: "64", autocomplete: "off" });
-    const password = h("input", { type: "password", required: true, maxlength: "256", autocomplete: "new-password" });
+    const password = h("input", { type: "password", required: true, minlength: "10", maxlength: "256", autocomplete: "new-password" });
     const role = select(OPTIONS, "viewer");
-    this.head.append(this.form([field(T.userName, name), field(T.password, password), field(T.role, role)], T.addUser,
+    this.head.append(this.form([field(T.userName, name), field(T.password, password, T.passwordHint), field(T.role, role)], T.addUser,
       () => parts.api.post("/api/users", { name: name.value, password: password.value, role: role.value })));
   }
 

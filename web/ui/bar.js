@@ -2,7 +2,7 @@
 // that a click never meets a button that was just made anew.
 // @ts-check
 import { h, mark, put, sign } from "./dom.js";
-import { age, against, countdown, kindName, kindShort } from "./format.js";
+import { age, against, countdown, kindName, kindShort, worded } from "./format.js";
 import { T } from "./texts.js";
 import { covers } from "./view.js";
 import { level, waits } from "./ward.js";
@@ -86,7 +86,7 @@ export class Bar {
     }
     const detail = busy === "failed" ? T.ackFailed
       : [first.presence === "latched" ? T.overLatched : "", first.escalation ? T.escalated : "",
-        first.retrospective ? T.late : "", first.detail].filter(Boolean).join(" · ");
+        first.retrospective ? T.late : "", worded(first.detail)].filter(Boolean).join(" · ");
     put(this.bed, name);
     put(this.kind, kindName(first.kind));
     put(this.detail, detail);

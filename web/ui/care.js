@@ -69,6 +69,10 @@ export class CarePanel {
     this.may = may;
     this.who = h("div", { class: "row" });
     this.notes = h("div", { class: "notes" });
+    this.kept = h("div");
+    /** Whom the note is about that is being written; it outlives what is drawn anew round it. @type {string | null} */
+    this.person = null;
+    this.text = h("textarea", { rows: "2", maxlength: "4000", required: true });
     this.consents = h("div");
     this.root = h("section", { class: "card pad care" }, h("h2", {}, T.patient), this.who, h("h3", {}, T.consent), this.consents, h("h3", {}, T.notes), this.notes);
     this.draw();
@@ -88,9 +92,15 @@ export class CarePanel {
     if (vacant || !stay) {
       this.consents.replaceChildren(h("p", { class: "none" }, T.nobodyHere));
       this.notes.replaceChildren(h("p", { class: "none" }, T.nobodyHere));
+      this.person = null;
       return;
     }
     this.consent(stay);
+    if (stay.person !== this.person) {
+      this.person = stay.person;
+      this.text.value = "";
+      this.notes.replaceChildren(...(this.may.monitor ? [this.writing()] : []), this.kept);
+    }
     this.loadNotes();
   }
 
@@ -115,19 +125,32 @@ export class CarePanel {
     if (done) await this.parts.stays.load();
   }
 
+  /** Form of a new note. */
+  writing() {
+    const { text } = this;
+    const failed = h("div");
+    const form = h("form", {}, field(T.newNote, text), h("button", { class: "plain", type: "submit" }, T.writeNote), failed);
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      failed.replaceChildren();
+      try {
+        await this.parts.api.post(`/api/patients/${part(this.patient)}/notes`, { text: text.value });
+        text.value = "";
+        await this.loadNotes();
+      } catch (error) {
+        failed.replaceChildren(failure(error));
+      }
+    });
+    return form;
+  }
+
   async loadNotes() {
     try {
       const notes = await this.parts.api.get(`/api/patients/${part(this.patient)}/notes`);
-      const text = h("textarea", { rows: "2", maxlength: "4000", required: true });
-      const form = h("form", {}, field(T.newNote, text), h("button", { class: "plain", type: "submit" }, T.writeNote));
-      form.addEventListener("submit", async (event) => {
-        event.preventDefault();
-        await this.parts.api.post(`/api/patients/${part(this.patient)}/notes`, { text: text.value }).then(() => this.loadNotes(), (error) => form.append(failure(error)));
-      });
-      this.notes.replaceChildren(...(this.may.monitor ? [form] : []), ...(notes.length ? notes.map((/** @type {any} */ note) =>
+      this.kept.replaceChildren(...(notes.length ? notes.map((/** @type {any} */ note) =>
         h("div", { class: "note-row" }, h("small", {}, `${clock(note.ms)} · ${note.user}`), h("p", {}, note.text))) : [h("p", { class: "none" }, T.noNotes)]));
     } catch (error) {
-      this.notes.replaceChildren(failure(error));
+      this.kept.replaceChildren(failure(error));
     }
   }
 }

@@ -228,8 +228,12 @@ export class Disclosure extends View {
         pen.fillRect(x - 1, row * LINE, 2, LINE);
         const text = kindShort(one.kind);
         if ((named === row && x < until) || x + pen.measureText(text).width > LABEL + room) continue;
+        const wide = pen.measureText(text).width;
+        pen.fillStyle = row % 2 ? palette.fine : palette.ground[""];
+        pen.fillRect(x + 2, row * LINE + LINE - 14, wide + 4, 14);
+        pen.fillStyle = palette.levels[level(one)];
         pen.fillText(text, x + 4, row * LINE + LINE - 6);
-        [named, until] = [row, x + 10 + pen.measureText(text).width];
+        [named, until] = [row, x + 10 + wide];
       }
     }
   }

@@ -4,7 +4,8 @@ import { leave } from "./leave.js";
 import { T } from "./texts.js";
 import { BEATS } from "./vocabulary.js";
 import { beatName, drawMap, percent } from "./chosen.js";
-import { h } from "./dom.js";
+import { h, put } from "./dom.js";
+import { age, kindName, worded } from "./format.js";
 import { View } from "./view.js";
 import { drawReason, rhythmWord, showReason } from "./why.js";
 import { W } from "./whytexts.js";
@@ -26,7 +27,7 @@ export class Files extends View {
     super(parts, T.files);
     this.palette = parts.palette;
     this.input = h("input", { type: "file", id: "file", required: true, "aria-label": T.files, accept: ".png,.jpg,.jpeg,.edf,.csv,.tsv,.txt,.json,.jsonl" });
-    this.button = h("button", { class: "plain", type: "submit" }, T.classify);
+    this.button = h("button", { class: "act", type: "submit" }, T.classify);
     this.result = h("section", { class: "card file-result", "aria-live": "polite" }, h("p", { class: "none" }, T.fileHelp));
     const form = h("form", { class: "list-head" }, h("h1", {}, T.classifyFile), this.input, this.button);
     form.addEventListener("submit", (event) => {
@@ -44,7 +45,11 @@ export class Files extends View {
     if (!file) return;
     this.button.disabled = true;
     this.shown = null;
-    this.result.replaceChildren(h("p", { class: "none" }, T.classifying));
+    const said = h("p", { class: "none" }, T.classifying);
+    const begun = Date.now();
+    const clock = setInterval(() => put(said, T.classifyingFor(age(Date.now() - begun))), 1000);
+    // Seconds are for the eye: a reader of the screen is told of the begin and of the result.
+    this.result.replaceChildren(h("progress", { "aria-label": T.classifying }), h("div", { "aria-live": "off" }, said));
     try {
       const answer = await fetch("/api/classify", { method: "POST", body: file,
         headers: { "X-CSRF-Token": this.parts.api.csrf, "X-File-Name": encodeURIComponent(file.name) } });
@@ -54,6 +59,7 @@ export class Files extends View {
     } catch {
       this.result.replaceChildren(h("p", { class: "refused", role: "alert" }, T.fileFailed));
     }
+    clearInterval(clock);
     this.button.disabled = false;
   }
 
@@ -106,7 +112,7 @@ export class Files extends View {
       return one.reason ? h("details", { "data-rhythm": one.code }, h("summary", {}, name), ...showReason(one.reason, this.palette)) : h("p", {}, name);
     });
     const parts = [h("h2", {}, `${result.seconds} s, ${result.lead}`), h("p", {}, counts || T.noBeats),
-      ...result.alarms.map((/** @type {any} */ alarm) => h("p", {}, `${alarm.onset_s.toFixed(1)} s · ${alarm.kind} · ${alarm.detail}`)), this.chosen,
+      ...result.alarms.map((/** @type {any} */ alarm) => h("p", {}, `${alarm.onset_s.toFixed(1)} s · ${kindName(alarm.kind)} · ${worded(alarm.detail)}`)), this.chosen,
       h("table", { class: "file-beats" }, h("thead", {}, h("tr", {}, ...["s", T.class, T.sure, T.second, T.rr, T.rhythm].map((text) => h("th", { scope: "col" }, text)))), this.rows),
       h("h3", {}, W.rhythms), ...rhythms];
     this.choose(0);

@@ -14,6 +14,13 @@ export function clock(ms) {
 /** HH:MM:SS. @param {number} ms */
 export const time = (ms) => CLOCK.format(new Date(ms));
 
+/** Time zone that times are shown in, as in "GMT+5:30". */
+export const zone = () =>
+  new Intl.DateTimeFormat("en-GB", { timeZoneName: "short" }).formatToParts(new Date()).find(({ type }) => type === "timeZoneName")?.value ?? "";
+
+/** Whether this browser's clock is set otherwise than the ward's. @param {{zone_minutes: number}} session */
+export const zoneApart = (session) => -new Date().getTimezoneOffset() !== session.zone_minutes;
+
 /** Short age. @param {number} ms */
 export function age(ms) {
   const s = Math.max(0, Math.floor(ms / 1000));
@@ -42,6 +49,9 @@ export function against(alarm) {
 export const kindName = (kind) => KINDS[kind]?.name ?? kind;
 /** @param {string} kind */
 export const kindShort = (kind) => KINDS[kind]?.short ?? kind;
+
+/** What the server wrote for people, with the names of alarms instead of their codes. @param {string} text */
+export const worded = (text) => text.replace(/\b[A-Z][A-Z_]{3,}\b/g, (code) => kindName(code).replace(/^[A-Z](?=[a-z])/, (first) => first.toLowerCase()));
 
 /** @param {string} code */
 export function rhythmName(code) {

@@ -26,16 +26,16 @@ export function select(options, value = "") {
 
 /**
  * Ask in a dialog.
- * @param {{title: string, body?: (Node | string)[], submit: string, danger?: boolean, act?: () => Promise<unknown>, wide?: boolean}} asked
- *   what is done on submit; its error is shown and the dialog stays
+ * @param {{title: string, body?: (Node | string)[], submit: string, danger?: boolean, act?: () => Promise<unknown>, wide?: boolean, only?: boolean}} asked
+ *   what is done on submit; its error is shown and the dialog stays. `only`: nothing is asked, so nothing can be cancelled
  * @returns {Promise<boolean>} whether it was done
  */
-export function ask({ title, body = [], submit, danger = false, act, wide = false }) {
+export function ask({ title, body = [], submit, danger = false, act, wide = false, only = false }) {
   const id = `dialog-${++number}`;
   const refused = h("p", { class: "refused", role: "alert", hidden: true });
   const button = h("button", { class: danger ? "act danger" : "act", type: "submit" }, submit);
   const cancel = h("button", { class: "plain", type: "button", onclick: () => dialog.close() }, T.cancel);
-  const form = h("form", {}, h("h2", { id }, title), ...body, refused, h("div", { class: "row dialog-foot" }, cancel, button));
+  const form = h("form", {}, h("h2", { id }, title), ...body, refused, h("div", { class: "row dialog-foot" }, only ? null : cancel, button));
   const dialog = h("dialog", { "aria-labelledby": id, class: wide ? "wide" : null }, form);
   document.body.append(dialog);
   return new Promise((resolve) => {
@@ -64,7 +64,7 @@ export function ask({ title, body = [], submit, danger = false, act, wide = fals
 
 /** Show something once, to be closed by a person. @param {string} title @param {(Node | string)[]} body */
 export function tell(title, body) {
-  return ask({ title, body, submit: T.close });
+  return ask({ title, body, submit: T.close, only: true });
 }
 
 /** One line about something that failed. @param {unknown} error */

@@ -1,7 +1,7 @@
 // How fresh the page is: the banner over everything, and the line at the foot.
 // @ts-check
 import { h, mark, put } from "./dom.js";
-import { age, clock } from "./format.js";
+import { age, clock, zone, zoneApart } from "./format.js";
 import { T } from "./texts.js";
 
 const LAG_MS = 2000;
@@ -13,7 +13,9 @@ export class Health {
     this.banner = banner;
     this.conn = h("span", { class: "conn" });
     this.drops = h("span");
-    foot.replaceChildren(this.conn, this.drops, h("span", { class: "grow" }), h("span", { class: "device" }, T.notDevice));
+    const { session } = parts;
+    const times = zoneApart(session) ? T.zonesApart(zone(), session.zone) : T.zoneIs(zone());
+    foot.replaceChildren(this.conn, h("span", { class: "zone" }, times), this.drops, h("span", { class: "grow" }), h("span", { class: "device" }, T.notDevice));
   }
 
   tick() {

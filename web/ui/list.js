@@ -2,7 +2,7 @@
 // @ts-check
 import { query } from "./api.js";
 import { h, put, sign } from "./dom.js";
-import { age, against, clock, kindName } from "./format.js";
+import { age, against, clock, kindName, worded } from "./format.js";
 import { T } from "./texts.js";
 import { PRESENCE, PRIORITY } from "./vocabulary.js";
 import { View, covers } from "./view.js";
@@ -40,7 +40,7 @@ export class AlarmList extends View {
     this.all = false;
     /** Alarms out of the history, and until when all of them are here. @type {import("./ward.js").Alarm[]} */
     this.past = [];
-    this.body = h("tbody");
+    this.body = h("tbody", { role: "rowgroup" });
     /** @type {[Node, number][]} */
     this.ages = [];
     const seg = h("div", { class: "seg", role: "group" },
@@ -48,10 +48,11 @@ export class AlarmList extends View {
       h("button", { type: "button", onclick: () => this.choose(true) }, T.showAll));
     this.seg = seg;
     this.empty = h("p", { class: "empty" });
-    this.table = h("table", {}, h("thead", {}, h("tr", {},
-      ...[[T.colAlarm, ""], [T.colBed, ""], [T.colValue, ""], [T.colOnset, "opt"], [T.colAge, ""], [T.colState, "opt"], ["", ""]]
-        .map(([text, extra]) => h("th", { class: extra || null, scope: "col" }, text)))), this.body);
-    this.root = h("div", { class: "list" }, h("div", { class: "list-head" }, h("h1", {}, T.alarms), seg),
+    // On a phone a row is laid out as a block, which takes its role from it in some browsers.
+    this.table = h("table", { role: "table" }, h("thead", { role: "rowgroup" }, h("tr", { role: "row" },
+      ...[[T.colAlarm, ""], [T.colBed, ""], [T.colValue, "opt"], [T.colOnset, "opt"], [T.colAge, ""], [T.colState, "opt"], ["", ""]]
+        .map(([text, extra]) => h("th", { class: extra || null, scope: "col", role: "columnheader" }, text)))), this.body);
+    this.root = h("div", { class: "list alarm-list" }, h("div", { class: "list-head" }, h("h1", {}, T.alarms), seg),
       h("div", { class: "card" }, this.table, this.empty));
     this.on(ward, "alarms", () => this.draw());
     this.on(acts, "change", () => this.draw());
@@ -91,20 +92,20 @@ export class AlarmList extends View {
     put(this.empty, this.all ? T.noneAll : T.noneOpen);
     this.ages = [];
     this.body.replaceChildren(...alarms.map((alarm) => {
-      const since = h("td");
+      const since = h("td", { class: "since", role: "cell" });
       this.ages.push([since, alarm.presence === "off" ? 0 : alarm.raised_ms]);
-      return h("tr", { "data-level": level(alarm), "data-presence": alarm.presence, "data-alarm": alarm.id },
-        h("td", {}, h("div", { class: "what" }, sign(level(alarm)), h("div", {}, kindName(alarm.kind),
-          h("small", {}, alarm.technical ? PRIORITY[0] : `${PRIORITY[alarm.priority]}${alarm.detail ? ` · ${alarm.detail}` : ""}`)))),
-        h("td", {}, h("a", { class: "bed", href: `/patient/${encodeURIComponent(alarm.patient)}?alarm=${encodeURIComponent(alarm.id)}` }, this.parts.stays.bed(alarm.patient)),
+      return h("tr", { role: "row", "data-level": level(alarm), "data-presence": alarm.presence, "data-alarm": alarm.id },
+        h("td", { class: "alarm", role: "cell" }, h("div", { class: "what" }, sign(level(alarm)), h("div", {}, kindName(alarm.kind),
+          h("small", {}, alarm.technical ? PRIORITY[0] : `${PRIORITY[alarm.priority]}${alarm.detail ? ` · ${worded(alarm.detail)}` : ""}`)))),
+        h("td", { role: "cell" }, h("a", { class: "bed", href: `/patient/${encodeURIComponent(alarm.patient)}?alarm=${encodeURIComponent(alarm.id)}` }, this.parts.stays.bed(alarm.patient)),
           h("small", {}, this.parts.stays.person(alarm.patient))),
-        h("td", {}, against(alarm)), h("td", { class: "opt" }, clock(alarm.onset_ms)), since,
-        h("td", { class: "opt" }, stateText(alarm)), h("td", { class: "num" }, ackButton(alarm, this.parts)));
+        h("td", { class: "opt", role: "cell" }, against(alarm)), h("td", { class: "opt", role: "cell" }, clock(alarm.onset_ms)), since,
+        h("td", { class: "opt", role: "cell" }, stateText(alarm)), h("td", { class: "num act-cell", role: "cell" }, ackButton(alarm, this.parts)));
     }));
     this.tick();
   }
 
   tick() {
-    for (const [node, since] of this.ages) put(node, since ? age(this.ward.now() - since) : "–");
+    for (const [node, since] of this.ages) put(node, since ? T.ago(age(this.ward.now() - since)) : "–");
   }
 }

@@ -3,7 +3,7 @@
 import { query } from "./api.js";
 import { h, put } from "./dom.js";
 import { failure, select, table } from "./forms.js";
-import { kindName } from "./format.js";
+import { kindName, worded, zoneApart } from "./format.js";
 import { T } from "./texts.js";
 import { View } from "./view.js";
 
@@ -55,7 +55,7 @@ export class LoadPage extends View {
       h("div", { class: "columns" },
         h("section", { class: "card pad" }, h("h2", {}, T.byKind), this.bars(load.by_kind, kindName)),
         h("section", { class: "card pad" }, h("h2", {}, T.byWard), this.bars(load.by_ward, (name) => name || T.noWard)),
-        h("section", { class: "card pad" }, h("h2", {}, T.byHour), ...this.hours(load.by_hour)),
+        h("section", { class: "card pad" }, h("h2", {}, zoneApart(this.parts.session) ? `${T.byHour} (${this.parts.session.zone})` : T.byHour), ...this.hours(load.by_hour)),
         h("section", { class: "card pad wide" }, h("h2", {}, T.noisiest), this.noisiest(load.noisiest))));
   }
 
@@ -86,7 +86,7 @@ export class LoadPage extends View {
   noisiest(rows) {
     const { stays } = this.parts;
     return table([T.patient, T.alarmsCount, T.mostOf, T.whatToDo, ""], rows.map((one) => [
-      `${stays.bed(one.patient)} ${stays.person(one.patient)}`, String(one.count), `${kindName(one.kind)} (${one.kind_count})`, one.hint.replace(/[A-Z_]{4,}/g, kindName) || "–",
+      `${stays.bed(one.patient)} ${stays.person(one.patient)}`, String(one.count), `${kindName(one.kind)} (${one.kind_count})`, worded(one.hint) || "–",
       h("a", { class: "plain button", href: `/patient/${encodeURIComponent(one.patient)}`, "aria-label": `${T.limits}: ${stays.bed(one.patient)}` }, T.limits)]), T.noneAll);
   }
 }

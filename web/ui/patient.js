@@ -260,7 +260,7 @@ export class Patient extends View {
     const rate = ward.rate(bed);
     mark(this.vital, "data-unknown", rate.value === null ? "" : null);
     put(this.hr, rate.value === null ? "--" : String(rate.value));
-    put(this.hrNote, rate.value !== null ? T.bpm : rate.age > 2000 ? T.noBeat(age(rate.age)) : T.hrUnknown);
+    put(this.hrNote, rate.value !== null ? T.bpm : rate.age > 2000 && since === null ? T.noBeat(age(rate.age)) : T.hrUnknown);
     const silent = bed.pauseUntil - ward.now();
     if (this.quiet) put(this.quiet, silent > 0 ? T.silentResume(countdown(silent)) : T.silence);
     this.trends?.tick();

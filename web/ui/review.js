@@ -3,7 +3,7 @@
 import { alarmPath } from "./api.js";
 import { h, mark, put, sign } from "./dom.js";
 import { failure } from "./forms.js";
-import { against, clock, kindName, rhythmName } from "./format.js";
+import { against, clock, kindName, rhythmName, worded } from "./format.js";
 import { HeldBeat, bytes } from "./heldbeat.js";
 import { Strip } from "./strip.js";
 import { T } from "./texts.js";
@@ -43,11 +43,12 @@ export class Review extends View {
     this.comment = h("input", { class: "field", type: "text", maxlength: "2000", placeholder: T.comment, "aria-label": T.comment });
     this.buttons = Object.entries(VERDICTS).map(([verdict, { text, key }]) =>
       h("button", { class: "act", type: "button", disabled: true, onclick: () => this.judge(verdict) }, h("kbd", {}, key), ` ${text}`));
+    this.verdicts = h("div", { class: "card pad row verdicts" }, ...this.buttons, this.comment,
+      h("button", { class: "plain", type: "button", onclick: () => this.next() }, h("kbd", {}, "N"), ` ${T.next}`), this.said);
     this.root = h("div", { class: "page review" },
       h("div", { class: "row" }, h("h1", {}, T.reviewTitle), this.count),
       h("div", { class: "review-grid" }, this.list, h("div", { class: "review-main" }, this.body,
-        this.may("monitor") ? h("div", { class: "card pad row verdicts" }, ...this.buttons, this.comment,
-          h("button", { class: "plain", type: "button", onclick: () => this.next() }, h("kbd", {}, "N"), ` ${T.next}`), this.said) : h("p", { class: "note" }, T.needsMonitor))));
+        this.may("monitor") ? this.verdicts : h("p", { class: "note" }, T.needsMonitor))));
     this.on(parts.stays, "change", () => this.draw());
     parts.link.watch([], null);
     this.load(true);
@@ -70,6 +71,7 @@ export class Review extends View {
   draw() {
     put(this.count, this.queue.length >= MOST ? T.waitMany(MOST) : T.waitCount(this.queue.length));
     this.list.hidden = !this.queue.length;
+    mark(this.root, "data-empty", this.queue.length ? null : "");
     this.list.replaceChildren(...this.queue.map(({ alarm }) =>
       h("div", { role: "listitem" }, h("button", { type: "button", class: "queued", "data-level": level(alarm), "data-alarm": alarm.id,
         "aria-current": alarm.id === this.id ? "true" : null, onclick: () => this.show(alarm.id) },
@@ -111,7 +113,7 @@ export class Review extends View {
         [parts.stays.bed(alarm.patient), parts.stays.person(alarm.patient), clock(alarm.onset_ms), against(alarm)].filter(Boolean).join(" · "))),
       h("span", { class: "grow" }), h("a", { class: "plain button", href: `/patient/${encodeURIComponent(alarm.patient)}` }, T.patient),
       h("a", { class: "plain button", href: path, download: "" }, "PDF"));
-    const rule = h("p", { class: "rule" }, evidence?.rule || alarm.detail || T.noRule);
+    const rule = h("p", { class: "rule" }, worded(evidence?.rule || alarm.detail || "") || T.noRule);
     const facts = [[T.acked, alarm.acked_by ? `${alarm.acked_by}, ${clock(alarm.acked_ms)}` : T.nobody],
       [T.ended, alarm.cleared_ms ? clock(alarm.cleared_ms) : T.goesOn], [T.model, evidence?.model ?? "–"],
       [T.toldTo, detail.deliveries.map((/** @type {any} */ one) => `${one.label}: ${DELIVERED[one.state] ?? one.state}`).join(", ") || T.onlyPages],

@@ -198,15 +198,24 @@ export class Strip {
 
   /** Where alarms began. @param {CanvasRenderingContext2D} pen */
   marks(pen) {
+    // A name that would lie on another goes a line higher.
+    /** @type {{from: number, to: number, line: number}[]} */
+    const named = [];
     for (const mark of this.data.marks ?? []) {
       const x = this.x(mark.ms);
       pen.fillStyle = this.palette.levels[mark.level] ?? this.palette.text;
       pen.fillRect(x - 1, TOP, 2, this.height - TOP);
       pen.font = "650 12px Inter, sans-serif";
-      const late = x > this.seconds * this.pace - pen.measureText(mark.text).width - 8;
+      const wide = pen.measureText(mark.text).width + 8;
+      const late = x > this.seconds * this.pace - wide;
+      const [from, to] = late ? [x - wide, x] : [x, x + wide];
+      const taken = new Set(named.filter((one) => one.from < to && one.to > from).map((one) => one.line));
+      let line = 0;
+      while (taken.has(line)) line++;
+      named.push({ from, to, line });
       pen.textAlign = late ? "right" : "left";
       pen.textBaseline = "alphabetic";
-      pen.fillText(mark.text, late ? x - 5 : x + 5, this.height - 6);
+      pen.fillText(mark.text, late ? x - 5 : x + 5, this.height - 6 - 15 * line);
     }
   }
 

@@ -67,7 +67,7 @@ export class Tile {
     const rate = ward.rate(bed);
     mark(this.root, "data-unknown", rate.value === null ? "" : null);
     put(this.hr, rate.value === null ? "--" : String(rate.value));
-    put(this.unit, rate.value !== null ? T.bpm : rate.age > 2000 ? T.noBeat(age(rate.age)) : T.hrUnknown);
+    put(this.unit, rate.value !== null ? T.bpm : rate.age > 2000 && since === null ? T.noBeat(age(rate.age)) : T.hrUnknown);
     const heard = ward.now() - bed.newestMs;
     const silent = bed.pauseUntil - ward.now();
     this.silent.hidden = silent <= 0;

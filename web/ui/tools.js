@@ -41,12 +41,14 @@ export class Tools {
     const tabs = TABS.filter(([, , role]) => covers(session.role, role)).map(([href, text]) =>
       h("a", { href, "aria-current": here === href ? "page" : null }, text));
     put(this.ward, this.parts.ward.name);
+    // On a phone the wall needs the line for its filter; every other page has room for both buttons.
+    const wide = view instanceof Wall ? "hide-phone" : "";
     this.root.replaceChildren(
       h("a", { class: "brand", href: "/", "aria-label": T.product }, h("img", { src: "/ui/icon.svg", alt: "" }), h("span", { class: "hide-mid" }, T.product), this.ward),
       h("div", { class: "tabs" }, ...tabs),
       h("span", { class: "grow" }), ...(view instanceof Wall ? this.walls(view) : []),
-      h("button", { class: "plain icon hide-phone", type: "button", "aria-label": T.theme, title: T.theme, onclick: () => this.parts.theme() }, "◐"),
-      h("button", { class: "plain hide-phone", type: "button", title: `${session.user} (${session.role})`, onclick: () => this.parts.acts.logout() }, T.logout),
+      h("button", { class: `plain icon ${wide}`, type: "button", "aria-label": T.theme, title: T.theme, onclick: () => this.parts.theme() }, "◐"),
+      h("button", { class: `plain ${wide}`, type: "button", title: `${session.user} (${session.role})`, onclick: () => this.parts.acts.logout() }, T.logout),
       this.now);
     this.tick();
   }

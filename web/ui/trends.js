@@ -153,8 +153,10 @@ export class Trends {
     pen.fillText(band.key === "af" ? "100 %" : String(Math.round(max)), LEFT - 6, top + 6);
     pen.fillText("0", LEFT - 6, top + height - 4);
     pen.textAlign = "left";
-    pen.fillText(band.text, LEFT + 6, top + 6);
-    if (!data) return;
+    if (!data) {
+      this.name(pen, band.text, top);
+      return;
+    }
     const wide = Math.max(1, this.x(data.ms[0] + data.step_ms) - this.x(data.ms[0]));
     const colour = band.key === "hr" ? palette.trace : band.key === "pvc" ? palette.beats.V : palette.beats.A;
     pen.fillStyle = colour;
@@ -173,6 +175,18 @@ export class Trends {
         if (value) pen.fillRect(this.x(ms), y(value), Math.max(1, wide - 0.5), top + height - y(value));
       });
     }
+    this.name(pen, band.text, top);
+  }
+
+  /** Name of a band, over whatever line crosses it. @param {CanvasRenderingContext2D} pen @param {string} text @param {number} top */
+  name(pen, text, top) {
+    const { palette } = this.parts;
+    pen.textAlign = "left";
+    pen.textBaseline = "middle";
+    pen.fillStyle = palette.ground[""];
+    pen.fillRect(LEFT + 3, top - 1, pen.measureText(text).width + 6, 14);
+    pen.fillStyle = palette.text;
+    pen.fillText(text, LEFT + 6, top + 6);
   }
 
   /** @param {CanvasRenderingContext2D} pen @param {number[]} at @param {(number | null)[]} values @param {(v: number) => number} y @param {string} colour */
@@ -198,18 +212,24 @@ export class Trends {
     const { palette } = this.parts;
     pen.setLineDash([5, 4]);
     pen.strokeStyle = palette.levels.medium;
-    pen.fillStyle = palette.levels.medium;
     pen.textAlign = "right";
     pen.textBaseline = "bottom";
-    for (const one of this.limits) {
-      const { value, text } = one;
+    for (const { value } of this.limits) {
       pen.beginPath();
       pen.moveTo(LEFT, y(value));
       pen.lineTo(this.width, y(value));
       pen.stroke();
-      pen.fillText(text, this.width - (this.limits.indexOf(one) % 3 ? 4 : 34), y(value) - 1);
     }
     pen.setLineDash([]);
+    // Over all lines, so that none runs through a figure.
+    this.limits.forEach(({ value, text }, i) => {
+      const x = this.width - (i % 3 ? 4 : 34);
+      const wide = pen.measureText(text).width;
+      pen.fillStyle = palette.ground[""];
+      pen.fillRect(x - wide - 2, y(value) - 14, wide + 4, 13);
+      pen.fillStyle = palette.levels.medium;
+      pen.fillText(text, x, y(value) - 1);
+    });
   }
 
   /** Alarms above, each from its begin to its end. @param {CanvasRenderingContext2D} pen @param {number} height */

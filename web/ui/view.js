@@ -11,7 +11,7 @@
  * @property {import("./palette.js").Palette} palette
  * @property {import("./signals.js").Signals} signals
  * @property {import("./stays.js").Stays} stays
- * @property {{user: string, role: string}} session
+ * @property {{user: string, role: string, zone: string, zone_minutes: number}} session
  * @property {(path: string) => void} go
  */
 

@@ -129,3 +129,22 @@ export const KEPT = { recordings_days: "Recordings", events_days: "Events and al
 
 /** How far a message to a contact got. @type {Record<string, string>} */
 export const DELIVERED = { waiting: "waiting", sent: "sent", given_up: "not reached", settled: "acknowledged before" };
+
+/** Acts of the trail. @type {Record<string, string>} */
+export const ACTS = {
+  "alarm.ack": "Alarm acknowledged", "alarm.ack_all": "All alarms of a patient acknowledged",
+  "alarm.judge": "Alarm judged", "alarm.limits": "Limits set", "alarm.profile": "Profile set",
+  "alarm.report": "Report of an alarm taken", "audio.pause": "Sound paused", "audio.resume": "Sound on again",
+  "audit.trim": "Old rows of the trail deleted", "backup.restored": "Backup put back",
+  "beat.label": "Beat called otherwise", consent: "Consent changed", "contacts.set": "Contacts changed",
+  "device.add": "Device enrolled", "device.revoke": "Device locked out", "device.rotate": "New secret of a device",
+  "note.add": "Note written", "patient.admit": "Patient admitted", "patient.discharge": "Patient discharged",
+  "patient.seen": "Patient looked at", "patient.transfer": "Patient transferred",
+  "person.access": "All data of a person taken", "person.add": "Person added",
+  "person.erase": "Erasure of a person ordered", "person.erased": "Person erased", "person.update": "Person changed",
+  "recording.export": "Recording exported", "recording.report": "Report of a recording taken",
+  retention: "Retention changed", "session.begin": "Logged in", "session.end": "Logged out",
+  "session.refused": "Log-in refused", "token.add": "Token made", "token.remove": "Token removed",
+  "user.add": "Account added", "user.change": "Account changed", "user.password": "Password changed",
+  "user.remove": "Account removed",
+};

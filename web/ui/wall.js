@@ -123,7 +123,8 @@ export class Wall extends View {
       children.push(tile.item);
     }
     for (const tile of kept.values()) tile.close();
-    if (!places.length && this.ward.synced) children.push(h("p", { class: "empty", role: "listitem" }, this.ward.beds.size ? T.noneMatch : T.emptyWall));
+    if (!places.length && this.ward.synced) children.push(h("div", { class: "empty", role: "listitem" }, h("div", {}, h("p", {}, this.ward.beds.size ? T.noneMatch : T.emptyWall),
+      !this.ward.beds.size && this.may("admin") ? h("a", { class: "act button", href: "/admin" }, T.emptyWallDo) : null)));
     const same = children.length === this.grid.children.length && children.every((child, i) => this.grid.children[i] === child);
     if (!same) this.grid.replaceChildren(...children);
     this.pages(pages, size, places);
