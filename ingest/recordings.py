@@ -201,7 +201,9 @@ def _load(base: Path) -> Any:
     """Load a record through `wfdb`, which raises almost any type on a bad file; each becomes one sentence."""
     header = _header(base)
     if not header.is_file():
-        raise RecordingError(f"record {base.name} not found: no file {header}")
+        raise RecordingError(
+            f"record {base.name} not found: no file {header}; check its name and --data (or: rhythmwatch data fetch)"
+        )
     try:
         _check_record_line(header.read_text(encoding="utf-8", errors="replace"))
         head: Any = wfdb.rdheader(str(base))

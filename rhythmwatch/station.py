@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import socket
 import ssl
 import sys
 import urllib.error
@@ -116,7 +117,14 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running_station(station: Station, stop: asyncio.Event) -> AsyncIterator[Running]:
-    """Run the station for as long as the block lasts; nothing of it is left behind."""
+    """Run the station for as long as the block lasts; nothing of it is left behind.
+
+    Raises
+    ------
+    OSError
+        If another program has the port of the page.
+    """
+    _claim(station.host, station.port)
     state = station.state.resolve()
     state.mkdir(parents=True, exist_ok=True)
     console.print(f"state is kept in {state}", highlight=False, soft_wrap=True)
@@ -221,6 +229,17 @@ def _parts(
         source = Part("source", station.source, {**shared, "RHYTHMWATCH_BROKER": devices}, restart=False)
         parts.insert(next(number for number, part in enumerate(parts) if part.later), source)
     return [Part(spare, ("spare",), shared), *parts] if spare else parts
+
+
+def _claim(host: str, port: int) -> None:
+    # Another service at the port would answer the question whether ours is well.
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    with socket.socket(family) as place:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            place.bind((host, port))
+        except OSError as error:
+            raise OSError(f"port {port} of {host} can't be had ({error.strerror}): name another with --port") from error
 
 
 def _password(path: Path) -> str:

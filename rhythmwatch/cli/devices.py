@@ -90,6 +90,8 @@ def show(history: History = "", state: options.State = RUN_STATE, as_json: optio
     if as_json:
         sys.stdout.write(json.dumps([msgspec.to_builtins(one) for one in known], indent=2) + "\n")
         return
+    if not known:
+        options.console.print("no device is enrolled; to enrol one: rhythmwatch devices add NAME", highlight=False)
     for one in known:
         since = dt.datetime.fromtimestamp(one.rotated_ms / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
         fate = "revoked" if one.revoked_ms is not None else f"since {since}"

@@ -116,7 +116,15 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        fail(str(error))
+        fail(_sentence(error))
+
+
+def _sentence(error: Exception) -> str:
+    """Say an error in words; one of the system names its file first."""
+    if not isinstance(error, OSError) or error.filename is None or error.strerror is None:
+        return str(error)
+    missing = "there is no such file or folder; check the name"
+    return f"{error.filename}: {missing if isinstance(error, FileNotFoundError) else error.strerror}"
 
 
 def partition_range(text: str) -> range:

@@ -13,6 +13,8 @@ from rhythmwatch.cli import options
 from rhythmwatch.process import die_with_parent, run_until_stopped
 
 DEMO_STATE = Path(".rhythmwatch/demo")
+SIMULATED_STATE = Path(".rhythmwatch/demo-simulated")
+"""Simulated patients would else stand beside the silent beds of recordings that were played before."""
 RUN_STATE = Path(".rhythmwatch/run")
 BROKER = "mqtt://localhost:1883"
 BUS = "redis://localhost:6379/0"
@@ -36,6 +38,8 @@ def demo(
 
     with options.one_line_errors(RecordingError, OSError):
         source = choose_source(data, patients, speed)
+        if source[0] == "simulate" and state == DEMO_STATE:
+            state = SIMULATED_STATE
         station = Station(state=state, host=host, port=port, source=source)
         run_until_stopped("demo", lambda stop: serve_station(station, stop))
 
