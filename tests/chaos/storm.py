@@ -46,6 +46,8 @@ LAG_MS: Final = 500
 """Behind by less than this counts as recovered."""
 DRAIN_S: Final = 90.0
 HEALING_S: Final = 60.0
+SETTLING_S: Final = 180.0
+"""Until all parts run for the first time: all import at once, and nothing is measured meanwhile."""
 
 BeatKey = tuple[str, int, str]
 Faults: TypeAlias = Callable[["Storm"], Awaitable[None]]
@@ -280,7 +282,7 @@ async def settled(running: Running) -> None:
     """Wait until every part runs, the one that stands by too: storms come over what has settled."""
     # Twice: a busy machine takes its time.
     assert await until_ready(running.url) or await until_ready(running.url)
-    async with asyncio.timeout(HEALING_S):
+    async with asyncio.timeout(SETTLING_S):
         while not all(running.supervisor.heard(part.name) for part in running.supervisor.parts):
             await asyncio.sleep(0.05)
 
