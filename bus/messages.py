@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Final, TypeAlias, TypeVar
 
@@ -245,6 +246,7 @@ def age_ms(data: bytes, now_ms: int) -> int:
         return 0
 
 
+_Data = TypeVar("_Data")
 _Message = TypeVar("_Message")
 _encoder = msgspec.msgpack.Encoder()
 _event_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
@@ -268,26 +270,27 @@ def is_beat(data: bytes) -> bool:
 
 def unpack_event(data: bytes) -> Event:
     """Read an event; `msgspec.DecodeError` or `msgspec.ValidationError` if it is none."""
-    return _read(_event_decoder, data)
+    return read(_event_decoder.decode, data)
 
 
 def unpack_view(data: bytes) -> View:
     """Read a view; errors as in `unpack_event`."""
-    return _read(_view_decoder, data)
+    return read(_view_decoder.decode, data)
 
 
 def unpack_action(data: bytes) -> Action:
     """Read an action; errors as in `unpack_event`."""
-    return _read(_action_decoder, data)
+    return read(_action_decoder.decode, data)
 
 
 def unpack_note(data: bytes) -> DeviceNote:
     """Read a device note; errors as in `unpack_event`."""
-    return _read(_note_decoder, data)
+    return read(_note_decoder.decode, data)
 
 
-def _read(decoder: msgspec.msgpack.Decoder[_Message], data: bytes) -> _Message:
+def read(decode: Callable[[_Data], _Message], data: _Data) -> _Message:
+    """Decode with msgspec; `msgspec.DecodeError` (a `msgspec.ValidationError` is one) whatever is wrong with it."""
     try:
-        return decoder.decode(data)
-    except (UnicodeDecodeError, RecursionError) as error:
+        return decode(data)
+    except (UnicodeError, RecursionError) as error:
         raise msgspec.DecodeError(f"message can't be read: {error}") from error

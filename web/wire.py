@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bus.messages import AlarmEvent, BeatEvent, RhythmEvent, SettingsEvent, StatusEvent, View
+from bus.messages import AlarmEvent, BeatEvent, RhythmEvent, SettingsEvent, StatusEvent, View, read
 
 WIRE_VERSION = 1
 
@@ -192,10 +192,7 @@ def read_frame(data: bytes) -> list[Message]:
     msgspec.DecodeError, msgspec.ValidationError
         If `data` is no frame of ours.
     """
-    try:
-        return _decoder.decode(data)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise msgspec.DecodeError(f"no frame: {error}") from error
+    return read(_decoder.decode, data)
 
 
 def wave(view: View) -> bytes:
@@ -318,7 +315,4 @@ _watch_decoder = msgspec.json.Decoder(Watch)
 
 def read_watch(text: str) -> Watch:
     """Read what a page sent; `msgspec.DecodeError` or `msgspec.ValidationError` if it is none."""
-    try:
-        return _watch_decoder.decode(text)
-    except (UnicodeError, RecursionError) as error:
-        raise msgspec.DecodeError(f"nothing that a page sends: {error}") from error
+    return read(_watch_decoder.decode, text)
