@@ -1,5 +1,7 @@
 """Run ONNX models: one session a model and process, one thread, no spinning, rows in batches of bounded size.
 
+Trees are taken out of the graph and asked here (`inference.forest`), where they are of the kind that is known there.
+
 One thread because workers are processes and share the cores; no spinning because a waiting thread would burn the core
 that the next worker needs. A session may be shared by threads.
 """
@@ -16,6 +18,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from inference.contract import KEY, Contract, ContractError, from_json
+from inference.forest import Forest, speaks
 
 BATCH: Final = 64
 """Rows in one call of the engine: enough to hide its overhead, small enough to stay in the cache."""
@@ -47,7 +50,7 @@ class Model:
         The file is missing, is no ONNX model, or holds no valid contract.
     """
 
-    __slots__ = ("_session", "contract", "inputs", "outputs")
+    __slots__ = ("_fed", "_forests", "_session", "contract", "inputs", "outputs")
 
     contract: Contract
     inputs: tuple[str, ...]
@@ -64,17 +67,21 @@ class Model:
         if not path.is_file():
             raise ContractError(f"no model at {path}; install the package again or train one")
         try:
+            model: Any = onnx.load(str(path))
+            for name in inner:
+                model.graph.output.append(_tensor(name))
+            self.inputs, self.outputs = _names(model.graph.input), _names(model.graph.output)
+            self._forests = _without_forests(model.graph)
             self._session: Any = ort.InferenceSession(
-                _with_outputs(path, inner) if inner else str(path), options, providers=["CPUExecutionProvider"]
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # the engine's errors share no public base class
             raise ContractError(f"{path} is no ONNX model this engine can run: {str(error).splitlines()[0]}") from error
+        self._fed = _names(self._session.get_inputs())
         text = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         if text is None:
             raise ContractError(f"{path} holds no contract; export it with the trainer of this version")
         self.contract = from_json(text)
-        self.inputs = tuple(item.name for item in self._session.get_inputs())
-        self.outputs = tuple(item.name for item in self._session.get_outputs())
 
     def run(self, *columns: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Run all rows, in batches of `BATCH`.
@@ -105,13 +112,35 @@ class Model:
         rows = len(columns[0])
         if rows < SMALLEST:
             columns = [np.concatenate([c, np.zeros((SMALLEST - rows, *c.shape[1:]), c.dtype)]) for c in columns]
-        feeds = {name: np.ascontiguousarray(c) for name, c in zip(self.inputs, columns, strict=True)}
-        results = self._session.run(None, feeds)
-        return [np.asarray(result)[:rows] for result in results]
+        known = {name: np.ascontiguousarray(c) for name, c in zip(self.inputs, columns, strict=True)}
+        for forest in self._forests:
+            known[forest.gives] = forest.run(known[forest.reads])
+        asked = [name for name in self.outputs if name not in known]
+        given = self._session.run(asked, {name: known[name] for name in self._fed})
+        known |= zip(asked, given, strict=True)
+        return [np.asarray(known[name])[:rows] for name in self.outputs]
 
 
-def _with_outputs(path: Path, names: Sequence[str]) -> bytes:
-    model: Any = onnx.load(str(path))
-    for name in names:
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    return bytes(model.SerializeToString())
+def _without_forests(graph: Any) -> tuple[Forest, ...]:
+    """Take the trees that read what is put in out of a graph: what they give is put in, too."""
+    inputs, outputs = _names(graph.input), _names(graph.output)
+    nodes = [node for node in graph.node if speaks(node) and node.input[0] in inputs]
+    if len(nodes) == len(graph.node):
+        return ()
+    for node in nodes:
+        graph.node.remove(node)
+        if node.output[0] in outputs:
+            graph.output.remove(next(item for item in graph.output if item.name == node.output[0]))
+    read = {name for node in graph.node for name in node.input}
+    for item in [item for item in graph.input if item.name not in read]:
+        graph.input.remove(item)
+    graph.input.extend(_tensor(node.output[0]) for node in nodes if node.output[0] in read)
+    return tuple(map(Forest, nodes))
+
+
+def _tensor(name: str) -> Any:
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+
+
+def _names(items: Any) -> tuple[str, ...]:
+    return tuple(item.name for item in items)
