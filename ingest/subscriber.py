@@ -47,7 +47,7 @@ PACE_S: Final = 0.016
 loop cost a batch more than all that is done to its frames."""
 IN_HAND: Final = 2_000
 IN_HAND_BYTES: Final = 64 << 20
-BACKOFF_S: Final = (0.1, 2.0)
+BACKOFF_S: Final = (0.1, 1.0)
 
 _OF_STRAPS: Final = tuple(f"/{kind}" for kind in STRAPS)
 
@@ -265,7 +265,7 @@ class Subscriber:
                 message.refused = "flood"
         message.oversize = size if size > MAX_BYTES else 0
         if message.refused or message.oversize:
-            message.payload = b""
+            message.payload = message.stored = b""
 
     async def _store_forever(self) -> None:
         """Hand over what waits, batch by batch: after a silence at once, else with what comes within `PACE_S`."""
@@ -313,7 +313,7 @@ class Subscriber:
                 return
             if message.oversize:
                 raise FrameError("oversize", f"payload of {message.oversize} bytes, at most {MAX_BYTES} are taken")
-            body = self._body(route, message, now_s, items)
+            body = message.stored or self._body(route, message, now_s, items)
         except FrameError as error:
             self._drop(error.reason)
             if error.reason == "topic" and route is not None:

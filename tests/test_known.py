@@ -11,14 +11,17 @@ import pytest
 import waiting
 from hypothesis import given
 from hypothesis import strategies as st
+from test_device import Line, address, until
 
 from bus.errors import BusUnavailableError
 from bus.messages import Entry, partition_of, unpack_inbound
 from bus.server import embedded
 from bus.streams import START, Bus
 from bus.tasks import end
+from ingest.broker import embedded_broker
 from ingest.codecs import decode_frame, encode_frame, encode_json
 from ingest.connection import Connection, Received
+from ingest.device import DeviceClient, DeviceMeta
 from ingest.frame import Frame
 from ingest.known import FRAMES, KEPT_S, MOST_DEVICES, KnownFrames
 from ingest.subscriber import Subscriber, SubscriberOptions
@@ -118,6 +121,13 @@ def test_what_is_no_frame_is_not_known(payload: bytes):
     assert not known.has("bed-7", payload)
 
 
+async def stored(bus: Bus, kind: Entry = Entry.FRAME) -> list[int]:
+    """Numbers of the frames on the bus, in order."""
+    got = await bus.read({partition_of("bed-7", bus.partitions): START}, count=1000)
+    entries = [unpack_inbound(record.data) for _, records in got for record in records]
+    return [decode_frame(entry.payload).seq for entry in entries if entry.kind is kind]
+
+
 class Doubtful(Bus):
     """A bus that fails once, or has no replica, when it is told to."""
 
@@ -157,9 +167,7 @@ class Desk:
 
     async def seqs(self, kind: Entry = Entry.FRAME) -> list[int]:
         """Numbers of the frames on the bus."""
-        got = await self.bus.read({partition_of("bed-7", self.bus.partitions): START}, count=1000)
-        entries = [unpack_inbound(record.data) for _, records in got for record in records]
-        return [decode_frame(entry.payload).seq for entry in entries if entry.kind is kind]
+        return await stored(self.bus, kind)
 
 
 @pytest.fixture
@@ -224,6 +232,41 @@ async def test_what_no_replica_has_is_not_known(desk: Desk):
     await desk.send(*sent)
     await desk.send(*sent)
     assert desk.subscriber.counts["known"] == 3
+
+
+@pytest.mark.services
+async def test_what_a_device_sends_again_is_stored_once(tmp_path: Path):
+    """A line that breaks makes a device send its last frames again; the bus has each once, and none is missing."""
+    async with (
+        embedded(tmp_path / "bus") as url,
+        Bus(url) as bus,
+        embedded_broker(tmp_path / "broker", engine="mosquitto") as broker,
+        Line(broker).open() as line,
+    ):
+        here = SubscriberOptions(broker.host, broker.port, broker.username, broker.password, "one", mqtt5=True)
+        subscriber = Subscriber(here, bus, clock=lambda: 77)
+        task = asyncio.create_task(subscriber.run())
+        try:
+            await until(lambda: subscriber.connected)
+            meta = DeviceMeta("bed-7", 1, 250.0, ("MLII",), 200.0)
+            async with DeviceClient(address(broker, line.port), meta, jitter=lambda: 0.0) as bed:
+                for seq in range(20):
+                    if seq == 10:
+                        await bed.drain()
+                        line.cut()
+                        line.mend()
+                    bed.offer(frame(seq))
+                await until(lambda: bed.stats.connects == 2 and not bed.waiting)
+                assert bed.stats.resent >= 10
+            seqs: list[int] = []
+            async with asyncio.timeout(20.0):
+                while 19 not in seqs:
+                    seqs = await stored(bus)
+            assert subscriber.counts["known"] >= 10
+            assert seqs == list(range(20))
+        finally:
+            with contextlib.suppress(asyncio.CancelledError):
+                await end([task])
 
 
 async def test_a_damaged_copy_is_not_taken_for_new(desk: Desk):
