@@ -13,13 +13,13 @@ import aiomqtt
 import numpy as np
 import pytest
 import waiting
+from ingests import running
 
 from bus.clock import now_ms
 from bus.messages import Entry, Inbound, pack_inbound, partition_of, unpack_inbound
 from bus.pressure import Pressure
 from bus.server import embedded
 from bus.streams import START, Bus, Commit, milliseconds
-from bus.tasks import end
 from ingest.broker import Broker, embedded_broker
 from ingest.codecs import decode_frame, encode_frame
 from ingest.frame import Frame
@@ -55,17 +55,6 @@ def subscriber(broker: Broker, bus: Bus, pace: Pace = FAST, pressure: Pressure |
 
 
 until = partial(waiting.until, seconds=DEADLINE_S)
-
-
-@contextlib.asynccontextmanager
-async def running(what: Subscriber) -> AsyncIterator[Subscriber]:
-    """Run a subscriber for the block, connected."""
-    task = asyncio.create_task(what.run())
-    try:
-        await until(lambda: what.connected or task.done())
-        yield what
-    finally:
-        await end([task])
 
 
 @contextlib.asynccontextmanager

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import aiomqtt
 import numpy as np
 import pytest
 import waiting
+from ingests import running
 
 from bus.errors import BusUnavailableError
 from bus.messages import DeviceNote, Entry, Inbound, partition_of, unpack_inbound, unpack_note
@@ -48,19 +48,6 @@ def device(broker: Broker) -> aiomqtt.Client:
 
 
 until = partial(waiting.until, seconds=20.0)
-
-
-@contextlib.asynccontextmanager
-async def running(subscriber: Subscriber) -> AsyncIterator[None]:
-    """Run a subscriber for the block."""
-    task = asyncio.create_task(subscriber.run())
-    try:
-        await until(lambda: subscriber.connected or task.done())
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def entries(bus: Bus, patient: str = "bed-7") -> list[Inbound]:
