@@ -19,7 +19,7 @@ from bus.errors import BusError
 from bus.pressure import Pressure
 from bus.streams import Bus
 from bus.tasks import run_all
-from ingest.codecs import MAGIC, check_frame, decode, frame_number
+from ingest.codecs import MAGIC, check_frame, decode, encode_frame, frame_number
 from ingest.connection import Connection, Received, backoff_s, connect_error
 from ingest.connection_options import ConnectionOptions
 from ingest.notes import stored_answer
@@ -138,7 +138,7 @@ class Backlog:
         self._counts["received"] += 1
         payload, device = message.payload, message.topic.split("/", 3)[2]
         try:
-            seconds = _seconds(payload, device)
+            message.stored, seconds = _checked(payload, device)
         except Exception:
             # It costs the bus nothing, and whoever decodes it once more says and counts what was wrong.
             self._go(message)
@@ -244,10 +244,10 @@ class Backlog:
             connection.resume()
 
 
-def _seconds(payload: bytes, device: str) -> float:
-    """Signal in a message, s; `FrameError` where it is no frame of the device."""
+def _checked(payload: bytes, device: str) -> tuple[bytes, float]:
+    """Frame of a message in the binary codec, and its signal, s; `FrameError` where it is no frame of the device."""
     if payload[:2] == MAGIC:
         facts = check_frame(payload, device)
-        return facts.rows / facts.rate
+        return payload, facts.rows / facts.rate
     frame = decode(payload, device)
-    return len(frame.samples) / frame.rate
+    return encode_frame(frame), len(frame.samples) / frame.rate
