@@ -96,13 +96,9 @@ def up(plan: Plan) -> None:
         wanted = plan.parts()
     except ValueError as error:
         raise FleetError(str(error)) from error
-    standing = members()
     # None may stand in for one that is ended here.
-    for member in standing:
-        if kind_of(member.name) == "spare":
-            _end(member.name)
-    for member in standing:
-        if kind_of(member.name) == "recorder" and (member.name not in wanted or _differs(member, wanted)):
+    for member in _spares_first():
+        if not _goes_on(member, wanted):
             _end(member.name)
     _settle(wanted)
     for member in members():
@@ -172,9 +168,21 @@ def members() -> list[Member]:
 
 def down() -> None:
     """End every actor of the fleet in good order."""
-    # Spares first: they would stand in for the others.
-    for member in sorted(members(), key=lambda member: kind_of(member.name) != "spare"):
+    for member in _spares_first():
         _end(member.name)
+
+
+def _spares_first() -> list[Member]:
+    """Order the members so that no spare stands in for one that was ended."""
+    return sorted(members(), key=lambda member: kind_of(member.name) != "spare")
+
+
+def _goes_on(member: Member, wanted: Mapping[str, Settings]) -> bool:
+    """Whether one goes on at least until others have its partitions."""
+    if kind_of(member.name) == "recorder":
+        return member.name in wanted and not _differs(member, wanted)
+    # One that has no process yet must not take the core of a new one.
+    return member.name in wanted or (member.state != "silent" and kind_of(member.name) in map(kind_of, wanted))
 
 
 def _settle(wanted: Mapping[str, Settings], watched: Sequence[str] = ()) -> None:
