@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, async_playwright, expect
 
-from rhythmwatch.station import Running, Station, serve_station
+from rhythmwatch.station import Running, Station, running_station, serve_station
 from rhythmwatch.supervisor import Supervisor
 
 DEADLINE_S = 120.0
@@ -160,8 +161,18 @@ async def test_ctrl_c_leaves_no_process_behind(tmp_path: Path):
     async with demo(tmp_path, "--patients", "2", data=None) as running:
         started = children(running.process.pid)
         assert len(started) >= 6
-        assert (tmp_path / ".rhythmwatch" / "demo").is_dir()
+        assert (tmp_path / ".rhythmwatch" / "demo-simulated").is_dir()
     assert running.process.returncode == 0
     async with asyncio.timeout(30):
         while any(alive(pid) for pid in started):
             await asyncio.sleep(0.05)
+
+
+async def test_port_of_another_service_is_refused(tmp_path: Path) -> None:
+    """Before anything starts: the other one would answer the question whether ours is well."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        station = Station(state=tmp_path / "state", host="127.0.0.1", port=other.getsockname()[1])
+        with pytest.raises(OSError, match="--port"):
+            async with running_station(station, asyncio.Event()):
+                pass
+    assert not (tmp_path / "state").exists()

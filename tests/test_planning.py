@@ -94,3 +94,13 @@ def test_a_bench_prints_one_document():
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
     assert done.returncode == 0, done.stderr
     assert all(cost > 0 for cost in json.loads(done.stdout).values())
+
+
+def test_file_that_is_not_there_is_named_in_words(tmp_path: Path) -> None:
+    """No number of an error stands before what to do."""
+    done = CliRunner().invoke(app, ["plan", str(tmp_path / "none.json")])
+    assert done.exit_code == 2
+    assert (
+        done.stderr.split("rhythmwatch: ")[1].strip()
+        == f"{tmp_path}/none.json: there is no such file or folder; check the name"
+    )
