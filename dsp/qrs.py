@@ -15,39 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsp.kernel import kernel
-from dsp.layout import BLIND, BLOCK, Flag, Peaks, Signal
-from dsp.qrs_candidates import CANDIDATES, end_block, find_candidate, follow, forget_level, push_block, rest
-from dsp.qrs_candidates import FIELDS as CANDIDATE_FIELDS
-from dsp.qrs_features import FIELDS as FEATURE_FIELDS
+from dsp.layout import BLOCK, Peaks, Signal
+from dsp.qrs_candidates import CANDIDATES, end_block, find_candidate, follow
 from dsp.qrs_features import (
     FIRST_DELAY,
     FIRST_NAMES,
     SECOND_DELAY,
     SECOND_NAMES,
     first_row,
-    forget_beats,
     learn,
     perceptron,
     second_row,
 )
+from dsp.qrs_lead import BLOCKS, DEAD, LEAD, r_peak, take
 
 DELAY: Final = 150
 """Once sample ``h + DELAY`` has been seen, all R peaks before ``h`` are known (0.6 s)."""
-
-DEAD: Final = 24
-"""Ticks after an accepted candidate in which none is accepted (192 ms, the refractory period)."""
-
-SAMPLES: Final = 512
-"""Samples kept of the signal (2.048 s); a power of two."""
-
-LAG: Final = 14
-"""Samples from the R peak to its candidate (delay of the filters and of the envelope)."""
-
-SEARCH: Final = 15
-"""The R peak lies within so many samples of where the candidate says (60 ms)."""
-
-BASE: Final = 32
-"""Half the window of the baseline against which the R peak is largest (128 ms)."""
 
 CERTAIN: Final = 2.0
 """Logit from which an accepted beat teaches shapes."""
@@ -55,31 +38,15 @@ CERTAIN: Final = 2.0
 LEADS: Final = 3
 """Leads followed at most."""
 
-_BLOCKS: Final = 16
-_SWITCHED: Final = int(Flag.SWITCHED)
-_NOISY: Final = int(Flag.NOISY)
-
 EDGE: Final = 12
 """Samples by which the marks of one beat on two leads may differ: so far from a change of leads, both may give it."""
-
-LEAD: Final = np.dtype(
-    [
-        *CANDIDATE_FIELDS,
-        *FEATURE_FIELDS,
-        ("samples", np.float32, (SAMPLES,)),
-        ("flags", np.uint8, (_BLOCKS,)),
-        ("begun", np.uint8),
-    ],
-    align=True,
-)
-"""State of one lead."""
 
 STATE: Final = np.dtype(
     [
         ("position", np.int64),  # index of the next sample
         ("origin", np.int64),  # first index of the epoch that was seen
         ("lead", LEAD, (LEADS,)),
-        ("analysed", np.int8, (_BLOCKS,)),  # lead of each of the last blocks
+        ("analysed", np.int8, (BLOCKS,)),  # lead of each of the last blocks
         ("told", np.int64),  # R peaks reported
         ("last", np.int64),  # the last of them
         ("last_lead", np.int64),
@@ -303,50 +270,11 @@ def walk(
 
 
 @kernel
-def _mark(state: Any, c: int) -> int:
-    """R peak of candidate `c` (ticks): where the signal is farthest from its mean over +-`BASE` samples."""
-    mask = SAMPLES - 1
-    middle = 2 * c - LAG
-    total = 0.0
-    for k in range(middle - SEARCH - BASE, middle - SEARCH + BASE + 1):
-        total += state.samples[k & mask]
-    best, place = -1.0, middle
-    for k in range(middle - SEARCH, middle + SEARCH + 1):
-        value = 0.0
-        for d in range(-2, 3):
-            value += (3 - abs(d)) * state.samples[(k + d) & mask]
-        distance = abs(value / 9.0 - total / (2 * BASE + 1))
-        if distance > best:
-            best, place = distance, k
-        total += state.samples[(k + BASE + 1) & mask] - state.samples[(k - BASE) & mask]
-    return place
-
-
-@kernel
-def _take(own: Any, x: Any, at: int, flag: int) -> None:
-    """Take a block of one lead in."""
-    blind = (flag & BLIND) != 0
-    if (flag & _SWITCHED) and own.begun:
-        forget_level(own)
-        forget_beats(own)
-    if not blind and (own.blind or (flag & _SWITCHED) or not own.begun):
-        rest(own, x[at])
-    own.begun = 1
-    own.blind = blind
-    own.noisy = (flag & _NOISY) != 0
-    own.flags[(own.position // BLOCK) % _BLOCKS] = flag
-    to = own.position & (SAMPLES - 1)
-    for i in range(BLOCK):
-        own.samples[(to + i) & (SAMPLES - 1)] = x[at + i]
-    push_block(own, x, at)
-
-
-@kernel
 def _reports(state: Any, lead: int, place: int) -> bool:
     """Tell whether the R peak `place` of `lead` is to be reported: on the analysed lead, and not told by another."""
     near = (
-        state.analysed[((place - EDGE) // BLOCK) % _BLOCKS] == lead
-        or state.analysed[((place + EDGE) // BLOCK) % _BLOCKS] == lead
+        state.analysed[((place - EDGE) // BLOCK) % BLOCKS] == lead
+        or state.analysed[((place + EDGE) // BLOCK) % BLOCKS] == lead
     )
     return bool(near and (state.told == 0 or state.last_lead == lead or place - state.last >= 2 * DEAD))
 
@@ -385,9 +313,9 @@ def _walk(
         state = states[slots[p]]
         begun = state.position
         for b in range(cuts[p] // BLOCK, cuts[p + 1] // BLOCK):
-            state.analysed[(state.position // BLOCK) % _BLOCKS] = analysed[b]
+            state.analysed[(state.position // BLOCK) % BLOCKS] = analysed[b]
             for lead in range(counts[p]):
-                _take(state.lead[lead], x[lead], b * BLOCK, flags[lead, b])
+                take(state.lead[lead], x[lead], b * BLOCK, flags[lead, b])
             begin = state.position >> 1
             state.position += BLOCK
             for t in range(begin, state.position >> 1):
@@ -409,14 +337,8 @@ def _walk(
                     second_row(own, index, row2)
                     logit = perceptron(row2, second, hidden, hidden2)
                     own.second_n = index + 1
-                    accepted = logit >= threshold
-                    if own.beats_n > 0 and c - own.beat < DEAD:
-                        accepted = False
-                    place = 0
-                    if accepted:
-                        place = _mark(own, c)
-                        dark = (own.flags[(place // BLOCK) % _BLOCKS] & BLIND) != 0
-                        accepted = place >= state.origin and not dark
+                    place = r_peak(own, c, state.origin) if logit >= threshold else -1
+                    accepted = place >= 0
                     if first_out.shape[0] > 0:
                         first_out[kept] = waiting[lead, index % CANDIDATES]
                         second_out[kept] = row2
@@ -429,7 +351,7 @@ def _walk(
                     learn(own, index, accepted, logit >= CERTAIN)
                     if not accepted:
                         continue
-                    if state.analysed[(place // BLOCK) % _BLOCKS] != lead:
+                    if state.analysed[(place // BLOCK) % BLOCKS] != lead:
                         beside[0, aside] = place
                         beside[1, aside] = (b + 1) * BLOCK - cuts[p] + begun
                         aside += 1

@@ -74,7 +74,7 @@ FIELDS: Final = [
     ("height", np.float32, (CANDIDATES,)),
     ("candidates_n", np.int64),
 ]
-"""State of this stage: fields of `dsp.qrs.STATE`."""
+"""State of this stage: fields of `dsp.qrs_lead.LEAD`."""
 
 
 @kernel

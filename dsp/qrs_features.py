@@ -104,7 +104,7 @@ FIELDS: Final = [
     ("doubt", np.float32),
     ("density", np.float32),
 ]
-"""State of this stage: fields of `dsp.qrs.STATE`."""
+"""State of this stage: fields of `dsp.qrs_lead.LEAD`."""
 
 
 @kernel

@@ -13,7 +13,7 @@ from scipy import signal as sps
 
 from dsp import frontend
 from dsp.layout import FS, Signal
-from dsp.qrs import LAG
+from dsp.qrs_lead import LAG
 from inference.training.records import Record, read
 from inference.training.scoring import match
 
