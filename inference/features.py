@@ -22,6 +22,7 @@ from dsp import spectrogram
 from dsp.kernel import kernel
 from dsp.layout import BLIND, BLOCK, FS, Flag, Peaks, Signal
 from inference import features_image, features_rr, features_shape
+from inference.features_clusters import LIKE
 from inference.features_image import (
     CHANNELS,
     COLUMNS,
@@ -31,7 +32,8 @@ from inference.features_image import (
     image_update,
 )
 from inference.features_rr import median_rr, rr_features, rr_update
-from inference.features_shape import LIKE, POINTS, WORK, forget, segment, shape_features, shape_update
+from inference.features_segment import POINTS, segment
+from inference.features_shape import WORK, forget, shape_features, shape_update
 
 NAMES: Final = features_rr.NAMES + features_shape.NAMES + features_image.NAMES
 """Names of the feature columns, in order."""

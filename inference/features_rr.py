@@ -97,11 +97,17 @@ NAMES: Final = (
 
 
 @kernel
+def clip(value: float, limit: float) -> float:
+    """`value` within +-`limit`."""
+    return min(limit, max(-limit, value))
+
+
+@kernel
 def ratio(a: float, b: float) -> float:
     """Natural logarithm of a / b, within +-2; 0 where one is not known."""
     if a <= 0.0 or b <= 0.0:
         return 0.0
-    return min(2.0, max(-2.0, math.log(a / b)))
+    return clip(math.log(a / b), 2.0)
 
 
 @kernel

@@ -14,7 +14,7 @@ from streaming import Piece, assert_cut_invariant
 
 from dsp import spectrogram
 from dsp.layout import BLOCK, FS, Flag, Peaks, Signal
-from inference import features, features_image, features_rr, features_shape
+from inference import features, features_image, features_rr, features_segment, features_shape
 from inference.features import MAX_CHUNK, NAMES, WAIT
 
 Patient = tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]
@@ -288,9 +288,9 @@ def test_twin_in_plain_python() -> None:
     rng = np.random.default_rng(5)
     ring = rng.standard_normal(features.RING).astype(np.float32)
     for first in (0, 290):
-        fast, plain = np.empty(features_shape.POINTS), np.empty(features_shape.POINTS)
-        a = features_shape.segment(ring, 300, first, fast)
-        b = features_shape.segment.py_func(ring, 300, first, plain)  # type: ignore[attr-defined]
+        fast, plain = np.empty(features_segment.POINTS), np.empty(features_segment.POINTS)
+        a = features_segment.segment(ring, 300, first, fast)
+        b = features_segment.segment.py_func(ring, 300, first, plain)  # type: ignore[attr-defined]
         assert a == pytest.approx(b, rel=1e-4)
         assert np.allclose(fast, plain, atol=1e-5)
     compiled, interpreted = features.new_states(2)[:1], features.new_states(1)

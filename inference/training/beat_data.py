@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dsp import frontend, qrs, spectrogram
 from dsp.layout import BLOCK, FS, Peaks, Signal
 from inference import features
-from inference.features_shape import LIKE
+from inference.features_clusters import LIKE
 from inference.training.beat_wavelet import wavelet_images
 from inference.training.records import Record, read
 from inference.training.scoring import WINDOW, match
