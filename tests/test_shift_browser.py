@@ -42,6 +42,8 @@ async def test_alarms_are_acknowledged_from_the_list_on_a_phone(make_station) ->
     ident = await row.get_attribute("data-alarm")
     await row.locator(".ack").click()
     await expect(page.locator(f'[data-alarm="{ident}"] .ack')).to_have_count(0)
+    await page.goto(station.url + "/admit")
+    await expect(page.get_by_role("button", name="Admit: Bed 02")).to_be_in_viewport(ratio=1)
     await page.get_by_role("button", name="Log out").click()
     await page.wait_for_url(station.url + "/login")
 

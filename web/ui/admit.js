@@ -13,7 +13,7 @@ export class Admit extends View {
   constructor(parts) {
     super(parts, T.admit);
     this.said = h("p", { class: "note", role: "status" });
-    this.body = h("div", { class: "card pad" });
+    this.body = h("div", { class: "card pad stays" });
     this.root = h("div", { class: "page" }, h("div", { class: "row" }, h("h1", {}, T.admitPage), this.said), this.body);
     this.on(parts.stays, "change", () => this.draw());
     parts.link.watch([], null);
