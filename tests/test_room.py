@@ -8,15 +8,15 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import waiting
 from hypothesis import given
 from hypothesis import strategies as st
+from ingests import running
 
 from bus.messages import Entry, unpack_inbound, unpack_note
 from bus.passwords import hash_secret
@@ -37,8 +37,8 @@ from ingest.subscriber import Subscriber, SubscriberOptions
 
 DEADLINE_S = 120.0
 FLOOD_S = 10.0
+LIMITS = DeviceLimits(message_burst=2_000, byte_burst=6.4e6, shut_after=500)
 FAST = Pace(device=2_000.0, whole=4_000.0, least=100.0)
-until = partial(waiting.until, seconds=DEADLINE_S)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-20, 1_000)), max_size=300))
@@ -116,6 +116,16 @@ def flood(host: str, port: int, leaf: str, rows: int, leads: int) -> None:
                     left = left[channel.send(left) :]
 
 
+@contextlib.asynccontextmanager
+async def ending(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Let something run for the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        await end([task])
+
+
 @contextlib.contextmanager
 def flooding(*arguments: str | int) -> Iterator[multiprocessing.process.BaseProcess]:
     """Flood from a process of its own, which ends with the block."""
@@ -149,40 +159,38 @@ async def test_neighbours_of_a_flood_lose_nothing(
         embedded_broker(tmp_path / "broker", engine="mosquitto", devices=devices) as broker,
     ):
         options = SubscriberOptions(broker.host, broker.port, broker.username, broker.password, mqtt5=True)
-        subscriber = Subscriber(options, bus, limits=DeviceLimits.of(20), pace=FAST)
+        subscriber = Subscriber(options, bus, limits=LIMITS, pace=FAST)
         keeper = Gatekeeper(broker, devices)
 
         async def registry() -> dict[str, str]:
             return devices
 
-        tasks = [asyncio.create_task(subscriber.run()), asyncio.create_task(keeper.run(registry))]
-        await until(lambda: subscriber.connected)
-        metas = [DeviceMeta(name, 1, 250.0, ("L0",), 1.0) for name in beds]
-        sent: set[tuple[Entry, str, int]] = set()
-        async with FleetClient(Connection.of(broker), metas) as client:
-            await client.connected()
-            with flooding(broker.door_host, broker.door_port, leaf, rows, leads) as process:
-                seq = 0
-                while process.is_alive():
-                    for name in beds:
-                        for kind, entry in (("ecg", Entry.FRAME), ("backfill", Entry.BACKFILL)):
-                            client.hand(name, kind, frame(name, seq), lambda: None)
-                            sent.add((entry, name, seq))
-                    seq += 1
-                    await asyncio.sleep(0.1)  # the pace of the devices
-            await client.drain()
-        assert "loud" in (keeper.held if flag == "backlog" else keeper.shut)
-        stored: set[tuple[Entry, str, int]] = set()
-        flags: set[str] = set()
-        at = dict.fromkeys(range(bus.partitions), START)
-        async with asyncio.timeout(DEADLINE_S):
-            while not sent <= stored:
-                for partition, records in await bus.read(at, count=1_000):
-                    at[partition] = records[-1].position
-                    for item in (unpack_inbound(record.data) for record in records):
-                        if item.kind in (Entry.FRAME, Entry.BACKFILL):
-                            stored.add((item.kind, item.patient, decode_frame(item.payload).seq))
-                        elif item.patient == "loud":
-                            flags.add(unpack_note(item.payload).name)
-        assert flag in flags
-        await end(tasks)
+        async with running(subscriber), ending(keeper.run(registry)):
+            metas = [DeviceMeta(name, 1, 250.0, ("L0",), 1.0) for name in beds]
+            sent: set[tuple[Entry, str, int]] = set()
+            async with FleetClient(Connection.of(broker), metas) as client:
+                await client.connected()
+                with flooding(broker.door_host, broker.door_port, leaf, rows, leads) as process:
+                    seq = 0
+                    while process.is_alive():
+                        for name in beds:
+                            for kind, entry in (("ecg", Entry.FRAME), ("backfill", Entry.BACKFILL)):
+                                client.hand(name, kind, frame(name, seq), lambda: None)
+                                sent.add((entry, name, seq))
+                        seq += 1
+                        await asyncio.sleep(0.1)  # the pace of the devices
+                await client.drain()
+            assert "loud" in (keeper.held if flag == "backlog" else keeper.shut)
+            stored: set[tuple[Entry, str, int]] = set()
+            flags: set[str] = set()
+            at = dict.fromkeys(range(bus.partitions), START)
+            async with asyncio.timeout(DEADLINE_S):
+                while not sent <= stored:
+                    for partition, records in await bus.read(at, count=1_000):
+                        at[partition] = records[-1].position
+                        for item in (unpack_inbound(record.data) for record in records):
+                            if item.kind in (Entry.FRAME, Entry.BACKFILL):
+                                stored.add((item.kind, item.patient, decode_frame(item.payload).seq))
+                            elif item.patient == "loud":
+                                flags.add(unpack_note(item.payload).name)
+            assert flag in flags
