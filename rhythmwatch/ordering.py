@@ -97,6 +97,8 @@ def enqueue(patient: Patient, steps: Sequence[Step], ms: int, queue: deque[Work]
     sequence of Frame
         Those that come too late for this patient.
     """
+    if not steps:
+        return ()
     origin = patient.queued_origin_ms if patient.channel else None
     if len(steps) == 1 and isinstance(steps[0], Run) and not patient.broken:
         # Mostly an entry brings the frame that follows, and nothing else happened.

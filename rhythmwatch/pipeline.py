@@ -104,7 +104,7 @@ class Pipeline:
         for partition, entry in entries:
             if entry.kind is Entry.TICK:
                 for patient in self._by_partition.get(partition, ()):
-                    self._order(patient, entry, queues, out)
+                    self._tick(patient, entry, queues, out)
             else:
                 self._order(self._patient(entry.patient), entry, queues, out)
         self._work_off(queues, out)
@@ -182,19 +182,28 @@ class Pipeline:
             for late in enqueue(patient, patient.sequencer.push(frame, entry.server_ms), entry.server_ms, queue):
                 self._late(patient, late, entry.server_ms, queues)
             return
-        late_data = patient.late
-        if entry.kind is Entry.TICK:
-            for late in enqueue(patient, patient.sequencer.tick(entry.server_ms), entry.server_ms, queue):
-                self._late(patient, late, entry.server_ms, queues)
-            end_live(patient, entry.server_ms, queue)
-            if patient.broken and silent_ms(patient, entry.server_ms) >= FORGET_MS:
-                self._silent.add(patient.id)
-            if late_data is not None and late_data.queued_ms:
-                self.unjudged_frames += end_late(late_data, entry.server_ms, queues.setdefault(late_data.id, deque()))
-        elif entry.kind is Entry.ACTION and late_data is not None:
+        if entry.kind is Entry.ACTION and patient.late is not None:
             # Limits and admissions hold for what comes late too.
-            queues.setdefault(late_data.id, deque()).append(Told(entry))
+            queues.setdefault(patient.late.id, deque()).append(Told(entry))
         queue.append(Told(entry))
+
+    def _tick(self, patient: Patient, entry: Inbound, queues: dict[str, deque[Work]], out: Output) -> None:
+        """Let time pass for a patient: mostly nothing waits, and the entry is looked at without a queue."""
+        ms = entry.server_ms
+        queue = queues.get(patient.id, deque())
+        for late in enqueue(patient, patient.sequencer.tick(ms), ms, queue):
+            self._late(patient, late, ms, queues)
+        end_live(patient, ms, queue)
+        if patient.broken and silent_ms(patient, ms) >= FORGET_MS:
+            self._silent.add(patient.id)
+        late_data = patient.late
+        if late_data is not None and late_data.queued_ms:
+            self.unjudged_frames += end_late(late_data, ms, queues.setdefault(late_data.id, deque()))
+        if queue:
+            queue.append(Told(entry))
+            queues[patient.id] = queue
+        else:
+            self._entry(patient, entry, out)
 
     def _late(self, patient: Patient, frame: Frame, ms: int, queues: dict[str, deque[Work]]) -> None:
         """Judge a frame apart that came after its time."""
