@@ -318,7 +318,8 @@ def _mosquitto(
         "persistence true",
         f"persistence_location {data_dir}/",
         "persistence_file broker.db",
-        "autosave_interval 30",
+        # What is queued or subscribed since the last save is lost where the broker is killed.
+        "autosave_interval 5",
         "persistent_client_expiration 1d",
         "max_inflight_messages 2000",
         f"max_queued_messages {room.MESSAGES}",

@@ -37,7 +37,9 @@ PACE_SHARE: Final = 4.0
 """The pace as a multiple of the time that a batch took: the more there is to do, the larger are the batches."""
 CHECKPOINT_S: Final = 5.0
 """A takeover folds half of this again; the copy of a patient costs a tenth of what its signal does in the meantime."""
-TRIM_S: Final = 10.0
+TRIM_S: Final = 30.0
+"""From one trim of a partition to the next, as each asks the server a few times over; where the memory of the bus runs
+short, at each checkpoint."""
 RETRY_S: Final = 0.5
 
 
@@ -193,7 +195,7 @@ class Worker:
             if now - self._checkpointed[partition] >= CHECKPOINT_S:
                 state = dump(self.pipeline, partition)
                 self._checkpointed[partition] = now
-                if now - self._trimmed.get(partition, -TRIM_S) >= TRIM_S:
+                if self.pressure.holding or now - self._trimmed.get(partition, -TRIM_S) >= TRIM_S:
                     self._trimmed[partition] = now
                     trims.append(partition)
             position = records[-1].position
