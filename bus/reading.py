@@ -91,7 +91,7 @@ class Reading(Connection):
             return await self._read_cluster(self._cluster, name, cursors, count, block_ms)
         block = ("BLOCK", min(block_ms, int(self.timeout_s * 500))) if block_ms > 0 else ()
         keys = [key(partition, name) for partition in cursors]
-        answer = await self._call("XREAD", "COUNT", count, *block, "STREAMS", *keys, *cursors.values())
+        (answer,) = await self._burst([("XREAD", "COUNT", count, *block, "STREAMS", *keys, *cursors.values())])
         return [(_partition(stream), records_of(entries)) for stream, entries in answer or ()]
 
     async def _read_cluster(

@@ -291,11 +291,12 @@ class FleetClient:
 
     async def _pump(self, sender: Sender) -> None:
         """Send what is waiting, as much as may be under way in one write, until told to stop and all has arrived."""
+        most = min(self._inflight, sender.most)
         while True:
             self._wake.clear()
             sender.check()
             packets: list[bytes] = []
-            while len(self._under_way) < self._inflight and (self._first or self._waiting):
+            while len(self._under_way) < most and (self._first or self._waiting):
                 message = (self._first or self._waiting).popleft()
                 # Stored frames are for the history, however long they wait.
                 lasts = message.retain or message.topic.endswith("/backfill")

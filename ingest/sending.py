@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable
 from typing import Final, Self
 
 import msgspec
+from paho.mqtt import MQTTException
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from ingest.connection import (
     _PINGREQ,
@@ -32,6 +35,7 @@ SILENT: Final = 3
 """Looks in a row, one each `LOOK_S`, at which a broker must have been silent, or have acknowledged nothing of what is
 under way, to be held for gone."""
 _PUBLISH_QOS1: Final = 0x32
+_MOST: Final = 65_535
 _EXPIRY: Final = 2
 
 
@@ -82,6 +86,8 @@ class Sender(Connection):
     ----------
     refused : bool
         Whether the broker answered, and did not let us in.
+    most : int
+        Messages that may be under way unacknowledged, as the broker has it.
     """
 
     def __init__(
@@ -97,8 +103,8 @@ class Sender(Connection):
         lost: Callable[[], None],
     ) -> None:
         options = _Options(address.host, address.port, address.username, address.password, client_id)
-        super().__init__(options, mqtt5=mqtt5, receive_maximum=65_535, take=commands)
-        self.refused = False
+        super().__init__(options, mqtt5=mqtt5, receive_maximum=_MOST, take=commands)
+        self.refused, self.most = False, _MOST
         self._address, self._will, self._timeout_s = address, will, timeout_s
         self._told_of, self._told_lost = acknowledged, lost
         self._properties = b""
@@ -121,6 +127,8 @@ class Sender(Connection):
             self.refused = code != 0
             if code:
                 raise BrokerLostError(f"the broker refuses the login: {_REFUSED.get(code, f'code {code}')}")
+            if self._mqtt5:
+                self.most = _receive_maximum(body[2:])
         except TimeoutError:
             self._drop()
             raise BrokerLostError("the broker does not answer") from None
@@ -146,9 +154,9 @@ class Sender(Connection):
         bytes
             The packet.
         """
-        number = self._last % 65_535 + 1
+        number = self._last % _MOST + 1
         while number in self._under_way:
-            number = number % 65_535 + 1
+            number = number % _MOST + 1
         self._last = number
         self._under_way.add(number)
         properties = self._expiring if expires else self._properties
@@ -203,3 +211,13 @@ class Sender(Connection):
     def _end(self, error: BrokerLostError) -> None:
         super()._end(error)
         self._told_lost()
+
+
+def _receive_maximum(properties: bytes) -> int:
+    """Read from the properties of a CONNACK how much may be under way; `BrokerLostError` where they make no sense."""
+    known = Properties(PacketTypes.CONNACK)  # type: ignore[no-untyped-call]
+    try:
+        known.unpack(properties)  # type: ignore[no-untyped-call]
+    except (MQTTException, IndexError, struct.error, UnicodeDecodeError) as error:
+        raise BrokerLostError(f"the broker's answer to the login can't be read: {error}") from error
+    return int(getattr(known, "ReceiveMaximum", _MOST))

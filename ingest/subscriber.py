@@ -42,9 +42,11 @@ from ingest.storing import Storing
 from ingest.strap_session import StrapSession
 
 BATCH: Final = 500
-PACE_S: Final = 0.016
-"""From one batch to the next, where many send: a frame waits for others half of this on average. Kernel and
-loop cost a batch more than all that is done to its frames."""
+PACE_S: Final = (0.016, 0.05)
+"""Least and most from one batch to the next, where many send: a frame waits for others half of this on average. Kernel
+and loop cost a batch more than all that is done to its frames."""
+PACE_SHARE: Final = 16.0
+"""The pace as a multiple of the time that a batch took: the more there is to do, the larger are the batches."""
 IN_HAND: Final = 2_000
 IN_HAND_BYTES: Final = 64 << 20
 BACKOFF_S: Final = (0.1, 1.0)
@@ -299,7 +301,9 @@ class Subscriber:
             if connection is not None and len(waiting) < BATCH:
                 connection.pause()
                 try:
-                    await asyncio.sleep(began + PACE_S - loop.time())
+                    now = loop.time()
+                    least, most = PACE_S
+                    await asyncio.sleep(began + min(most, max(least, PACE_SHARE * (now - began))) - now)
                 finally:
                     connection.resume()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from pathlib import Path
 
 import aiomqtt
@@ -113,7 +114,9 @@ async def test_bad_payloads_on_every_topic_stop_nothing(tmp_path: Path):
     entries = [unpack_inbound(record.data) for record in records]
     assert {entry.kind for entry in entries} == {Entry.FRAME}
     assert [decode(entry.payload).seq for entry in entries] == list(range(good))
-    counted = {reason: count for reason, count in subscriber.counts.items() if reason.startswith("drop_")}
+    counted = Counter({reason: count for reason, count in subscriber.counts.items() if reason.startswith("drop_")})
+    # A damaged copy of a frame that is on the bus is dropped as a copy: its checksum is that of the frame.
+    counted["drop_checksum"] += subscriber.counts["known"]
     assert counted == wanted
     assert {"drop_magic", "drop_length", "drop_checksum", "drop_oversize", "drop_json", "drop_note"} <= wanted.keys()
     assert sum(wanted.values()) == BAD + 1

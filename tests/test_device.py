@@ -316,6 +316,39 @@ async def test_commands_reach_the_device(mosquitto: Broker):
     assert got[0] == ("bed-1", b"ring")
 
 
+async def test_no_more_is_under_way_than_the_broker_takes():
+    """A broker says at the login how much it takes unacknowledged; one that gets more ends the connection."""
+    told, most, seen = 3, [0], [0]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        waiting: list[bytes] = []
+        while head := await reader.read(1):
+            length = shift = 0
+            while (more := (await reader.readexactly(1))[0]) & 0x80:
+                length, shift = length | (more & 0x7F) << shift, shift + 7
+            body = await reader.readexactly(length | more << shift)
+            if head[0] == 0x10:
+                writer.write(b"\x20\x06\0\0\x03\x21" + told.to_bytes(2, "big"))
+            elif head[0] & 0xF0 == 0x30:
+                topic = int.from_bytes(body[:2], "big")
+                waiting.append(body[2 + topic : 4 + topic])
+                seen[0] += 1
+                most[0] = max(most[0], len(waiting))
+                if len(waiting) == told or seen[0] == 2 + 20:
+                    writer.write(b"".join(b"\x40\x02" + number for number in waiting))
+                    waiting.clear()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        async with DeviceClient(Connection("127.0.0.1", port, mqtt5=True), meta(), close_s=0.05) as client:
+            for number in range(20):
+                client.offer(frame(number))
+            await until(lambda: client.stats.sent >= 18)
+    assert most[0] == told
+
+
 @pytest.mark.services
 async def test_a_wrong_password_is_told_and_tried_again(mosquitto: Broker):
     """The reason stands in the statistics; nothing is lost or sent."""

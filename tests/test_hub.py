@@ -301,6 +301,7 @@ def test_beds_of_which_nothing_comes_are_forgotten():
     clock = Clock()
     standing = alarm("alarmed", "TACHY", 2)
     hub = make_hub([standing], clock=clock)
+    hub.take(FeedItem(FeedKind.PULSE))
     for patient in ("gone", "taken", "left", "alarmed"):
         hub.take(FeedItem(FeedKind.VIEW, pack(view(patient, 0))))
         hub.take(event(beat(patient, 10)))
@@ -314,6 +315,7 @@ def test_beds_of_which_nothing_comes_are_forgotten():
     assert len(hub.board.beds) == 4
     client.outbox.take()
     clock.now += FORGET_MS / 1000
+    hub.take(FeedItem(FeedKind.PULSE))
     hub.take(event(beat("here", 10)))
     assert ["beds", ["alarmed", "taken"]] in sent(client)
     assert set(hub.board.beds) == {"taken", "alarmed", "here"}

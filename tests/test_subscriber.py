@@ -166,7 +166,7 @@ class CountedBus(Bus):
 
 async def test_a_lone_frame_goes_at_once_and_many_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """After a pause nothing is waited for; what comes soon after a batch waits for the next one."""
-    monkeypatch.setattr("ingest.subscriber.PACE_S", 0.5)
+    monkeypatch.setattr("ingest.subscriber.PACE_S", (0.5, 0.5))
     async with embedded(tmp_path / "bus") as url, CountedBus(url) as bus:
         subscriber = Subscriber(SubscriberOptions("127.0.0.1", 1), bus, clock=lambda: 77)
         storing = asyncio.create_task(subscriber._store_forever())

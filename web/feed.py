@@ -40,7 +40,7 @@ class FeedItem:
     data : bytes
         Msgpack, empty for a pulse.
     written_ms : int
-        When it was written to the bus, ms since the Unix epoch; 0 when unknown.
+        When it was written to the bus, ms since the Unix epoch; 0 when unknown, or where more came at once behind it.
     """
 
     kind: FeedKind
@@ -101,8 +101,8 @@ class BusFeed:
                 if isinstance(batch, Exception):
                     raise batch
                 kind, partition, records = batch
-                for record in records:
-                    yield FeedItem(kind, record.data, milliseconds(record.position))
+                for left, record in enumerate(records, 1 - len(records)):
+                    yield FeedItem(kind, record.data, 0 if left else milliseconds(record.position))
                     self._done[kind][partition] = record.position
                 if not records:
                     yield FeedItem(FeedKind.PULSE)

@@ -146,15 +146,11 @@ class Hub:
 
     def take(self, item: FeedItem) -> None:
         """Take one item of the feed in and deal it out."""
-        self._heard = self._clock()
-        self.board.now_ms = int(self._heard * 1000)
-        if self._heard - self._tidied >= TIDY_S:
-            self._tidied = self._heard
-            if self.board.tidy():
-                self._announce()
         if item.written_ms:
+            self._hear()
             self.lag_ms = max(0, int(self._bus_clock() * 1000) - item.written_ms)
         elif item.kind is FeedKind.PULSE:
+            self._hear()
             self.lag_ms = 0
         try:
             if item.kind is FeedKind.EVENT:
@@ -170,6 +166,15 @@ class Hub:
         except msgspec.MsgspecError as error:
             self.counters.undecodable += 1
             log.warning("%s entry left out: %s", item.kind.name.lower(), error)
+
+    def _hear(self) -> None:
+        """Note that the bus has answered: once for all that came with one answer, as clocks cost more than items."""
+        self._heard = self._clock()
+        self.board.now_ms = int(self._heard * 1000)
+        if self._heard - self._tidied >= TIDY_S:
+            self._tidied = self._heard
+            if self.board.tidy():
+                self._announce()
 
     def _event(self, data: bytes) -> None:
         event = unpack_event(data)
