@@ -35,9 +35,25 @@ def wave_units(signal: Signal) -> NDArray[np.int16]:
 
 
 def loudness(re: NDArray[np.float32], im: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Spectrogram columns as 0 (quiet) to 255 (loud), linear in dB."""
-    power = np.maximum(re * re + im * im, np.float32(1e-12))
-    scale = np.float32(255.0 / (LOUD_DB - QUIET_DB))
-    loud: NDArray[np.uint8]
-    loud = np.clip((np.float32(10.0) * np.log10(power) - np.float32(QUIET_DB)) * scale, 0, 255).astype(np.uint8)
+    """Spectrogram columns as 0 (quiet) to 255 (loud), linear in dB to within a step."""
+    power = re * re
+    power += im * im
+    loud: NDArray[np.uint8] = _LOUD[power.view(np.uint32) >> _CUT]
     return loud
+
+
+def _loud_by_front() -> NDArray[np.uint8]:
+    """Loudness by the front of a power's bits, which tells it to 0.03 dB: to look it up costs a quarter of a logarithm."""
+    fronts = np.arange(1 << (32 - int(_CUT)), dtype=np.uint32) << _CUT
+    with np.errstate(invalid="ignore"):
+        power = (fronts + np.uint32(1 << (int(_CUT) - 1))).view(np.float32).astype(np.float64)
+    loud = np.zeros(len(power), np.uint8)
+    # No power is below 0, and what is no number (its sign may be either) is no sound.
+    known = power > 0
+    scale = 255.0 / (LOUD_DB - QUIET_DB)
+    loud[known] = np.clip((10.0 * np.log10(power[known]) - QUIET_DB) * scale, 0, 255)
+    return loud
+
+
+_CUT: Final = np.uint32(16)
+_LOUD: Final = _loud_by_front()
