@@ -43,7 +43,7 @@ def loudness(re: NDArray[np.float32], im: NDArray[np.float32]) -> NDArray[np.uin
 
 
 def _loud_by_front() -> NDArray[np.uint8]:
-    """Loudness by the front of a power's bits, which tells it to 0.03 dB: to look it up costs a quarter of a logarithm."""
+    """Loudness by the front of a power's bits, which tells 0.03 dB: to look it up costs a quarter of a logarithm."""
     fronts = np.arange(1 << (32 - int(_CUT)), dtype=np.uint32) << _CUT
     with np.errstate(invalid="ignore"):
         power = (fronts + np.uint32(1 << (int(_CUT) - 1))).view(np.float32).astype(np.float64)
