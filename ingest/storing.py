@@ -12,7 +12,7 @@ import structlog
 from bus.errors import BusError
 from bus.streams import Bus
 
-BACKOFF_S: Final = (0.05, 2.0)
+BACKOFF_S: Final = (0.05, 0.5)
 REPLICATED_S: Final = 10.0
 """After this long without an entry that no replica took: not every batch goes to the server that lacks one."""
 
