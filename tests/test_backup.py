@@ -185,9 +185,9 @@ def test_errors_are_one_line(copied: Copied) -> None:
     place = ("--state", copied.state, "--certificates", copied.folder / "certs")
     for arguments, why in (
         (("backup", copied.file, *place), "exists"),
-        (("backup", copied.folder / "no" / "copy.tar", *place), "No such file"),
+        (("backup", copied.folder / "no" / "copy.tar", *place), "no such file"),
         (("backup", copied.folder / "b.tar", "--state", copied.folder / "none"), "no tables"),
-        (("restore", copied.folder / "none.tar", *place), "No such file"),
+        (("restore", copied.folder / "none.tar", *place), "no such file"),
         (("restore", copied.state / "history.db", *place), "no backup"),
     ):
         done = command(*arguments)
