@@ -53,7 +53,7 @@ async def test_log_out_in_one_tab_closes_the_other(make_station) -> None:
     await until(other, LIVE)
     await page.get_by_text("Log out").click()
     await page.wait_for_url(station.url + "/login")
-    await other.wait_for_url(station.url + "/login")
+    await other.wait_for_url(station.url + "/login?target=%2Falarms")
 
 
 class SlowLine:
