@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import text
 
+import bus.clock
 from alerts.database import open_engine
+from bus.clock import SteadyClock
 
 ROOT = Path(__file__).resolve().parent.parent
 CI = os.environ.get("CI") == "true"
@@ -72,6 +75,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             reason = missing_part(marker)
             if reason and not CI:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def own_clock() -> None:
+    """Begin each test with a clock of its own: the last one may have followed a server whose clock was set."""
+    bus.clock._CLOCK = SteadyClock(time.time_ns, bus.clock._passing)  # type: ignore[misc]
 
 
 @pytest.fixture(scope="session")
