@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
-from redis.exceptions import NoScriptError
 
 from bus.burst import Command
 from bus.connection import Connection
@@ -79,7 +78,6 @@ class Committing(Connection):
     """What the worker of a partition asks."""
 
     view_length = VIEW_LENGTH
-    _script = ""
 
     async def claim(self, partition: int) -> int:
         """Take a partition over; every other worker on it is fenced from now on.
@@ -142,26 +140,14 @@ class Committing(Connection):
 
         `RewoundError` where the partition does not stand at `Commit.after`; nothing of it was stored.
         """
-        for again in (True, False):
-            if not self._script:
-                self._script = text_of(await self._call("SCRIPT LOAD", _COMMIT))
-            try:
-                answers = await self._burst([self._commit_command(item) for item in commits])
-            except NoScriptError:
-                # The server was restarted. What was stored is known by its position, so all may be sent again.
-                self._script = ""
-                if not again:
-                    raise BusError("the server keeps no scripts") from None
-                continue
-            break
+        # What was stored is known by its position, so all may be sent again.
+        answers = await self._scripted(_COMMIT, [self._commit_call(item) for item in commits])
         return [_answer_of(item, int(answer)) for item, answer in zip(commits, answers, strict=True)]
 
-    def _commit_command(self, item: Commit) -> Command:
+    def _commit_call(self, item: Commit) -> Command:
         names = [key(item.partition, name) for name in ("epoch", "events", "view", "checkpoint")]
         state = () if item.state is None else (item.state,)
         return (
-            "EVALSHA",
-            self._script,
             4,
             *names,
             item.epoch,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Sequence
+from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -81,6 +83,19 @@ class Connection:
         asked = [pack_for_cluster(item) for item in commands]
         return await self._answers(scatter(self._redis, asked, self.timeout_s))
 
+    async def _scripted(self, script: str, calls: Sequence[Command]) -> list[Any]:
+        """Run a script for each call (count of keys, keys, arguments), in one go; it must be safe to run it twice."""
+        commands = [("EVALSHA", _digest(script), *call) for call in calls]
+        try:
+            return await self._burst(commands)
+        except NoScriptError:
+            # The server is new, or was restarted.
+            await self._call("SCRIPT LOAD", script)
+        try:
+            return await self._burst(commands)
+        except NoScriptError:
+            raise BusError(f"{self.url}: the server keeps no scripts") from None
+
     async def _answers(self, asked: Awaitable[list[Any]]) -> list[Any]:
         try:
             return await asked
@@ -102,6 +117,12 @@ class Connection:
         if isinstance(error, ResponseError) and "MISCONF" in str(error):
             return BusFullError(f"{self.url}: the server can't write to its disk; is there room? ({error})")
         return BusError(f"{self.url}: {error}")
+
+
+@cache
+def _digest(script: str) -> str:
+    """Name by which a server knows a script."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 def _as_it_is(response: Any, **kwargs: Any) -> Any:

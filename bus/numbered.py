@@ -14,11 +14,9 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from redis.exceptions import NoScriptError
 
-from bus.errors import BusError
 from bus.lease import Lease, LeaseLostError, fence_key
-from bus.records import key, text_of
+from bus.records import key
 from bus.streams import Bus
 
 KEEP_MS: Final = 2 * 86_400_000
@@ -90,7 +88,6 @@ class NumberedStore:
 
     def __init__(self, bus: Bus, lease: Lease) -> None:
         self._bus, self._lease = bus, lease
-        self._script = ""
 
     async def load(self, sources: Sequence[tuple[int, str]]) -> list[Kept | None]:
         """Where the numbering of sources, by partition and name, stands; None of one that has none."""
@@ -114,25 +111,12 @@ class NumberedStore:
         BusError
             Some may have been stored; sending all again is safe.
         """
-        for again in (True, False):
-            if not self._script:
-                self._script = text_of(await self._bus._call("SCRIPT LOAD", _STORE))
-            try:
-                answers = await self._bus._burst([self._command(item) for item in items])
-            except NoScriptError:
-                # The server was restarted.
-                self._script = ""
-                if not again:
-                    raise BusError("the server keeps no scripts") from None
-                continue
-            break
+        answers = await self._bus._scripted(_STORE, [self._call(item) for item in items])
         if any(int(answer) < 0 for answer in answers):
             raise LeaseLostError(f"lease {self._lease.name}: epoch {self._lease.epoch} was replaced by a later one")
 
-    def _command(self, item: Numbered) -> tuple[bytes | str | int, ...]:
+    def _call(self, item: Numbered) -> tuple[bytes | str | int, ...]:
         return (
-            "EVALSHA",
-            self._script,
             4,
             fence_key(item.partition, self._lease.name),
             key(item.partition, "in"),
