@@ -14,26 +14,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
-from typing import Final, Literal, TypeVar
+from collections.abc import Callable
+from typing import Final, Literal
 
 import structlog
 
 from bus.errors import BusError
 from bus.lease import Lease, LeaseLostError
-from bus.messages import DeviceNote, Entry, pack, pack_inbound_parts
-from bus.numbered import MARKS, Numbered, NumberedStore
+from bus.messages import Entry, pack_inbound_parts
+from bus.numbered import MARKS, Kept, Numbered, NumberedStore
 from bus.pressure import Pressure
 from bus.streams import Bus
 from bus.tasks import run_all
-from ingest.accounts import LIMITS
 from ingest.codecs import encode_frame
+from ingest.complaints import Complaints
 from ingest.connection import Connection, Received, backoff_s, connect_error
 from ingest.connection_options import ConnectionOptions
 from ingest.frame import FrameError
 from ingest.limits import LATE_MS, Quotas
 from ingest.notes import decode_meta
 from ingest.routes import STRAPS, Route, Routes
+from ingest.storing import until_done
 from ingest.straps import COPIES, MAX_PACKET, MOVESENSE_GAIN, StrapStream, decode_strap, mark_of
 
 LEASE: Final = "straps"
@@ -42,12 +43,10 @@ PACE_S: Final = 0.016
 RENEW_S: Final = 0.5
 TRY_S: Final = 0.5
 BACKOFF_S: Final = (0.1, 2.0)
-STORE_BACKOFF_S: Final = (0.05, 1.0)
 _STREAMS: Final = 16_384
 """Kept in memory; the bus has them all."""
 _RATES: Final = 65_536
 
-_T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 
 
@@ -110,7 +109,7 @@ class StrapSession:
         self.connected = False
         self._options, self._bus = options, bus
         self.counts = counts
-        self._routes, self._quotas = routes, quotas
+        self._routes, self._quotas, self._complaints = routes, quotas, Complaints(quotas, counts)
         self._pressure, self._clock, self._monotonic = pressure, clock, monotonic
         self._drop = drop
         self._lease = Lease(bus, LEASE, holder)
@@ -227,7 +226,9 @@ class StrapSession:
             self._streams.clear()
             wanted = self._places(batch)
         sources = [(partition, device) for device, partition in wanted.items()]
-        kept = await self._until_done(lambda: self._store.load(sources)) if sources else []
+        kept: list[Kept | None] = []
+        if sources:
+            kept, _ = await until_done(lambda: self._store.load(sources), self.counts, len(self._waiting))
         for device, found in zip(wanted, kept, strict=True):
             stream = StrapStream(device)
             if found is not None:
@@ -281,7 +282,7 @@ class StrapSession:
         for what, count in (stream.counts - before).items():
             self.counts[f"strap_{what}"] += count
         if stream.late_ms > LATE_MS:
-            self._flag(route, "late", message, now_s, each, stream.late_ms / 1000)
+            each.entries += self._complaints.note(route, "late", message, now_s, stream.late_ms / 1000)
         if frame is not None:
             each.marks.append(mark_of(packet))
             each.entries.append(pack_inbound_parts(Entry.FRAME, message.server_ms, route.patient, encode_frame(frame)))
@@ -297,17 +298,8 @@ class StrapSession:
     def _refuse(self, route: Route, message: Received, now_s: float, each: _Made) -> None:
         """Drop what a device sends beyond its share, tell staff, and have the broker shut it out if it goes on."""
         self._drop("flood")
-        self._flag(route, "flood", message, now_s, each)
-        if self._quotas.must_go(route.share, now_s):
-            self.counts["shut_out"] += 1
-            message.reply(f"{LIMITS}/{route.device}", b"flood")
-
-    def _flag(self, route: Route, name: str, message: Received, now_s: float, each: _Made, value: float = 0.0) -> None:
-        """Tell staff what is wrong with a device, now and then."""
-        if self._quotas.flag(route.device, name, now_s):
-            self.counts["flags"] += 1
-            note = pack(DeviceNote(name, value))
-            each.entries.append(pack_inbound_parts(Entry.DEVICE, message.server_ms, route.patient, note))
+        each.entries += self._complaints.note(route, "flood", message, now_s)
+        self._complaints.shut_out(route, message, now_s)
 
     def _numbered(self, device: str, each: _Made) -> Numbered:
         if not each.marks:
@@ -325,22 +317,8 @@ class StrapSession:
             await self._store.store(items)
             return await self._bus.until_replicated(partitions)
 
-        replicated = await self._until_done(put)
+        replicated, _ = await until_done(put, self.counts, len(self._waiting))
         count = sum(len(item.entries) for item in items)
         self.counts["stored"] += count
         if not replicated:
             self.counts["unreplicated"] += count
-
-    async def _until_done(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """Ask the bus, however long it is away; `LeaseLostError` ends that."""
-        pause, longest = STORE_BACKOFF_S
-        while True:
-            try:
-                return await ask()
-            except LeaseLostError:
-                raise
-            except BusError as error:
-                self.counts["bus_retries"] += 1
-                _log.warning("bus_retry", why=str(error), waiting=len(self._waiting))
-                await asyncio.sleep(pause)
-                pause = min(longest, 2 * pause)

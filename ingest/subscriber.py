@@ -23,13 +23,14 @@ import msgspec
 import structlog
 
 from bus.clock import now_ms
-from bus.messages import DeviceNote, Entry, pack, pack_inbound_parts
+from bus.messages import Entry, pack, pack_inbound_parts
+from bus.pace import rest_s
 from bus.pressure import Pressure
 from bus.streams import Bus
 from bus.tasks import run_all
-from ingest.accounts import LIMITS
 from ingest.backlog import Backlog
 from ingest.codecs import MAGIC, MAX_BYTES, check_frame, decode, encode_frame
+from ingest.complaints import Complaints
 from ingest.connection import BrokerLostError, Connection, Received, backoff_s, connect_error
 from ingest.frame import FrameError
 from ingest.known import KnownFrames
@@ -128,6 +129,7 @@ class Subscriber:
         self._clock = clock
         limits = limits or DeviceLimits()
         self._quotas = Quotas(limits)
+        self._complaints = Complaints(self._quotas, self.counts)
         self._monotonic = monotonic
         self._pressure = pressure or Pressure()
         self._routes = Routes(bus)
@@ -301,9 +303,7 @@ class Subscriber:
             if connection is not None and len(waiting) < BATCH:
                 connection.pause()
                 try:
-                    now = loop.time()
-                    least, most = PACE_S
-                    await asyncio.sleep(began + min(most, max(least, PACE_SHARE * (now - began))) - now)
+                    await asyncio.sleep(rest_s(loop.time() - began, PACE_SHARE, PACE_S))
                 finally:
                     connection.resume()
 
@@ -375,9 +375,7 @@ class Subscriber:
         if message.refused != "flood":
             return
         self._drop("flood")
-        if self._quotas.must_go(route.share, now_s):
-            self.counts["shut_out"] += 1
-            message.reply(f"{LIMITS}/{route.device}", b"flood")
+        self._complaints.shut_out(route, message, now_s)
 
     def _flag(
         self,
@@ -389,10 +387,8 @@ class Subscriber:
         value: float = 0.0,
     ) -> None:
         """Tell staff what is wrong with a device, now and then."""
-        if self._quotas.flag(route.device, name, now_s):
-            self.counts["flags"] += 1
-            note = pack(DeviceNote(name, value))
-            items.append((route.partition, pack_inbound_parts(Entry.DEVICE, message.server_ms, route.patient, note)))
+        notes = self._complaints.note(route, name, message, now_s, value)
+        items += ((route.partition, note) for note in notes)
 
     def _drop(self, reason: str) -> None:
         name = f"drop_{reason}"

@@ -13,6 +13,7 @@ import structlog
 from bus.clock import keeping_time, now_ms
 from bus.errors import BusError, FencedError, RewoundError
 from bus.messages import DEFAULT_PARTITIONS, Inbound, age_ms, pack, unpack_inbound
+from bus.pace import rest_s
 from bus.pressure import Pressure
 from bus.streams import START, Bus, Commit, Position, Record
 from bus.tasks import end
@@ -175,9 +176,7 @@ class Worker:
             began = loop.time()
             await self._store(dict(batches), stop)
             if all(len(records) < count for _, records in batches):
-                now = loop.time()
-                least, most = PACE_S
-                await asyncio.sleep(began + min(most, max(least, PACE_SHARE * (now - began))) - now)
+                await asyncio.sleep(rest_s(loop.time() - began, PACE_SHARE, PACE_S))
 
     async def _store(self, batches: dict[int, list[Record]], stop: asyncio.Event) -> None:
         output = self._fold(batches)
