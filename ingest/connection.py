@@ -100,12 +100,14 @@ class Connection(asyncio.Protocol):
     ----------
     live : bool
         Whether acknowledgements can still be sent.
+    refused : bool
+        Whether the broker answered, and did not let us in.
     """
 
     def __init__(
         self, options: ConnectionOptions, *, mqtt5: bool, receive_maximum: int, take: Callable[[Received], None]
     ) -> None:
-        self.live = False
+        self.live = self.refused = False
         self._options, self._mqtt5, self._maximum = options, mqtt5, min(receive_maximum, 65_535)
         self._shared = options.shared and mqtt5
         self._take = take
@@ -127,20 +129,7 @@ class Connection(asyncio.Protocol):
         """Connect; raises `BrokerLostError` or `OSError`."""
         options = self._options
         context = ssl.create_default_context(cafile=options.ca_file) if options.tls else None
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                await self._loop.create_connection(lambda: self, options.host, options.port, ssl=context)
-                body = await self._asked(self._connect())
-        except TimeoutError:
-            self._drop()
-            raise BrokerLostError("the broker does not answer") from None
-        except BaseException:
-            self._drop()
-            raise
-        if len(body) < 2 or body[1]:
-            self._drop()
-            code = body[1] if len(body) > 1 else 0
-            raise BrokerLostError(f"the broker refuses the login: {_REFUSED.get(code, f'code {code}')}")
+        await self._log_in(options.host, options.port, context, TIMEOUT_S)
         self._ping()
         return self
 
@@ -310,6 +299,24 @@ class Connection(asyncio.Protocol):
         body += _text(options.client_id)
         body += b"".join(_text(text) for text in (options.username, options.password) if text is not None)
         return bytes((0x10,)) + _length(len(body)) + body
+
+    async def _log_in(self, host: str, port: int, context: ssl.SSLContext | None, timeout_s: float) -> bytes:
+        """Connect; gives the broker's answer once it has let us in."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._loop.create_connection(lambda: self, host, port, ssl=context)
+                body = await self._asked(self._connect())
+            if len(body) < 2 or body[1]:
+                self.refused = True
+                code = body[1] if len(body) > 1 else 0
+                raise BrokerLostError(f"the broker refuses the login: {_REFUSED.get(code, f'code {code}')}")
+        except TimeoutError:
+            self._drop()
+            raise BrokerLostError("the broker does not answer") from None
+        except BaseException:
+            self._drop()
+            raise
+        return body
 
     async def _asked(self, packet: bytes) -> bytes:
         """Write a packet and wait for its answer."""

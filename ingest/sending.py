@@ -20,7 +20,6 @@ from paho.mqtt.properties import Properties
 from ingest.connection import (
     _PINGREQ,
     _PUBACK,
-    _REFUSED,
     _SUBSCRIBE,
     BrokerLostError,
     Connection,
@@ -84,8 +83,6 @@ class Sender(Connection):
 
     Attributes
     ----------
-    refused : bool
-        Whether the broker answered, and did not let us in.
     most : int
         Messages that may be under way unacknowledged, as the broker has it.
     """
@@ -104,7 +101,7 @@ class Sender(Connection):
     ) -> None:
         options = _Options(address.host, address.port, address.username, address.password, client_id)
         super().__init__(options, mqtt5=mqtt5, receive_maximum=_MOST, take=commands)
-        self.refused, self.most = False, _MOST
+        self.most = _MOST
         self._address, self._will, self._timeout_s = address, will, timeout_s
         self._told_of, self._told_lost = acknowledged, lost
         self._properties = b""
@@ -119,22 +116,13 @@ class Sender(Connection):
     async def __aenter__(self) -> Self:
         """Connect; raises `BrokerLostError` or another `OSError`."""
         address = self._address
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._loop.create_connection(lambda: self, address.host, address.port, ssl=address.tls)
-                body = await self._asked(self._connect())
-            code = body[1] if len(body) > 1 else 0x80
-            self.refused = code != 0
-            if code:
-                raise BrokerLostError(f"the broker refuses the login: {_REFUSED.get(code, f'code {code}')}")
-            if self._mqtt5:
+        body = await self._log_in(address.host, address.port, address.tls, self._timeout_s)
+        if self._mqtt5:
+            try:
                 self.most = _receive_maximum(body[2:])
-        except TimeoutError:
-            self._drop()
-            raise BrokerLostError("the broker does not answer") from None
-        except BaseException:
-            self._drop()
-            raise
+            except BrokerLostError:
+                self._drop()
+                raise
         self._ping()
         return self
 
