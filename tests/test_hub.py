@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import until
 from wall_fakes import EPOCH, FakePatient, FakeWard, alarm, make_loop
 
 from bus.messages import AlarmEvent, BeatEvent, Event, RhythmEvent, SettingsEvent, StatusEvent, View, pack
@@ -278,6 +279,29 @@ async def test_hub_comes_back_after_a_broken_feed_and_keeps_its_alarms(monkeypat
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert {item.kind for item in hub.board.open_alarms()} == {"TACHY", "VTACH"}
+
+
+class OrderedWard(FakeWard):
+    """A ward that notes whether the feed was marked when the store was read."""
+
+    read_after_mark: bool | None = None
+
+    def open_alarms(self) -> list[AlarmEvent]:
+        """Open alarms of the store."""
+        self.read_after_mark = self.marked
+        return super().open_alarms()
+
+
+async def test_hub_asks_where_the_feed_begins_before_it_reads_the_store() -> None:
+    """The other way round, what a historian stores between the two would be in neither."""
+    ward = OrderedWard([])
+    running = asyncio.create_task(Hub(ward, ward, SETTINGS).run())
+    try:
+        await until(lambda: ward.read_after_mark is not None, seconds=30)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert ward.read_after_mark
 
 
 def test_settings_that_can_not_work_are_refused() -> None:

@@ -116,6 +116,29 @@ async def test_feed_reads_events_from_before_it_started_once(tmp_path: Path) -> 
 
 
 @pytest.mark.services
+async def test_feed_reads_what_a_historian_that_was_down_has_not_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long ago the historian stopped: what came after it is on the bus alone, and read from there."""
+    monkeypatch.setattr("web.feed.REPLAY_S", 0)
+    async with embedded(tmp_path / "bus") as url, Bus(url, partitions=2) as bus, Bus(url, partitions=2) as reader:
+        partition = partition_of("p", 2)
+        sent = [alarm("p", "TACHY", 2, revision=i) for i in range(5)]
+        await put_event(bus, sent[0])
+        await bus.hold("historian", {partition: {"events": (await bus.last([partition]))[partition]}})
+        for event in sent[1:]:
+            await put_event(bus, event)
+        got: list[bytes] = []
+        async with aclosing(BusFeed(reader).items()) as items, asyncio.timeout(30):
+            async for item in items:
+                if item.kind is FeedKind.EVENT:
+                    got.append(item.data)
+                elif got:
+                    break
+        assert got == [pack(event) for event in sent[1:]]
+
+
+@pytest.mark.services
 async def test_feed_hands_on_what_broke_it(tmp_path: Path) -> None:
     """When the server stops, the feed raises the bus's own error within the time limit, instead of staying silent."""
 

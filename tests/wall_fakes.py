@@ -144,6 +144,7 @@ class FakeWard:
         self.roles: dict[str, str] = {}
         self.actions: list[tuple[str, Action]] = []
         self.broken = False
+        self.marked = False
 
     def send(self, message: View | BeatEvent | AlarmEvent | StatusEvent | RhythmEvent) -> None:
         """Put a message on the feed."""
@@ -171,6 +172,10 @@ class FakeWard:
                         for message in patient.step(now):
                             self.send(message)
             await asyncio.sleep(0.02)
+
+    async def mark(self) -> None:
+        """Note that it was asked where to begin."""
+        self.marked = True
 
     async def items(self) -> AsyncGenerator[FeedItem, None]:
         """Yield what was sent."""

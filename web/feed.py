@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Protocol, TypeAlias
 
-from bus.records import earlier
+from bus.records import earlier, order
 from bus.streams import Bus, Position, Record, milliseconds
 from bus.tasks import end
 
 BLOCK_MS: Final = 250
 """Longest wait for an entry before a pulse."""
 REPLAY_S: Final = 120
-"""Events this old are read again at start, so that nothing falls between the alarm store and the stream."""
+"""Events this old are read again at start, and older ones that a reader still holds, as a historian that was down does:
+so nothing falls between the alarm store and the stream."""
 
 
 class FeedKind(Enum):
@@ -55,8 +56,12 @@ class Feed(Protocol):
     closed. It yields at least one item (a pulse) each second, so that silence means trouble.
     """
 
+    async def mark(self) -> None:
+        """Settle where `items` begins; the alarm store has what is older if it is read after this."""
+        ...
+
     def items(self) -> AsyncGenerator[FeedItem, None]:
-        """Follow the bus from where this feed stopped."""
+        """Follow the bus from where this feed stopped, at first from the mark."""
         ...
 
 
@@ -83,15 +88,24 @@ class BusFeed:
         self._bus = bus
         self._done: dict[FeedKind, dict[int, Position]] = {}
 
+    async def mark(self) -> None:
+        """Settle where both streams of each partition begin, once."""
+        if self._done:
+            return
+        partitions = range(self._bus.partitions)
+        newest = await self._bus.last(partitions, "events")
+        views = await self._bus.last(partitions, "view")
+        events = {}
+        for partition, position in newest.items():
+            # By ids alone: where our clock is ahead of the server's, nothing would be new for long.
+            recent = earlier(position, REPLAY_S * 1000)
+            held = (await self._bus.held(partition)).get("events", recent)
+            events[partition] = min(recent, held, key=order)
+        self._done = {FeedKind.EVENT: events, FeedKind.VIEW: views}
+
     async def items(self) -> AsyncGenerator[FeedItem, None]:
         """Follow both streams of each partition; called again, it goes on after the last item that was taken."""
-        if not self._done:
-            partitions = range(self._bus.partitions)
-            newest = await self._bus.last(partitions, "events")
-            views = await self._bus.last(partitions, "view")
-            # By ids alone: where our clock is ahead of the server's, nothing would be new for long.
-            events = {partition: earlier(position, REPLAY_S * 1000) for partition, position in newest.items()}
-            self._done = {FeedKind.EVENT: events, FeedKind.VIEW: views}
+        await self.mark()
         # Small, so that a slow hub leaves entries on the bus and not here.
         handed: asyncio.Queue[_Batch | Exception] = asyncio.Queue(maxsize=16)
         readers = [asyncio.create_task(self._follow(kind, handed), name=f"feed {kind.name}") for kind in self._done]

@@ -126,6 +126,7 @@ class Hub:
         while True:
             try:
                 if not loaded:
+                    await self._feed.mark()
                     self.board.now_ms = int(self._clock() * 1000)
                     self.board.load(await asyncio.to_thread(self._known))
                     loaded = True
