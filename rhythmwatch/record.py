@@ -31,6 +31,8 @@ _INT16: Final = 2**15
 _BEAT: Final = struct.Struct("<qffI2s2sB19s4x")
 """As `BEAT`, but quicker for one."""
 _MAP_BYTES: Final = 19
+LEFT_AT_ONCE: Final = 16
+"""Segments that are completed in one go: all of a ward may end in one moment, and what comes is not read meanwhile."""
 
 
 class Recording:
@@ -187,6 +189,7 @@ class Recording:
         OSError
             If files can't be written; nothing is forgotten, call again later.
         """
+        self._leave_old_segments()
         waiting = self._segments.pending
         for path, pending in waiting.items():
             files = self._files.get(path)
@@ -229,8 +232,9 @@ class Recording:
         self._minutes = []
         self._moved.clear()
         self._new_rows.clear()
-        self._leave_old_segments()
+        self._find_newest_segments()
         self._written.clear()
+        self._leave_old_segments()
 
     def _keep_minutes(self, patient: str, minutes: Iterable[tuple[int, MinuteSums]]) -> None:
         self._minutes += [(patient, ms, sums) for ms, sums in minutes if self._may_keep(patient, ms)]
@@ -255,18 +259,20 @@ class Recording:
             files.close()
         self._files.clear()
 
-    def _leave_old_segments(self) -> None:
-        """Complete and close segments that are not the newest of their patient any more."""
+    def _find_newest_segments(self) -> None:
         current = self._segments.current
         for segment in [self._files[path].segment for path in self._written]:
             newest = current.get(segment.patient)
             if newest is None or _newer(segment, self._files[newest].segment):
                 current[segment.patient] = segment.path
-        kept = set(current.values())
-        for path in [path for path in self._files if path not in kept]:
+        self._segments.tidy()
+
+    def _leave_old_segments(self) -> None:
+        """Complete and close some segments that are stored, and not the newest of their patient any more."""
+        kept = set(self._segments.current.values()) | self._written
+        for path in [path for path in self._files if path not in kept][:LEFT_AT_ONCE]:
             self._files[path].complete()
             self._files.pop(path).close()
-        self._segments.tidy()
 
 
 def _time_of(records: Sequence[Record]) -> int:

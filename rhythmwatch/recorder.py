@@ -35,7 +35,7 @@ WRITE_S: Final = 4.0
 FLUSH_S: Final = 60.0
 """Files are synced and positions moved this often; a recorder that is killed repeats so much."""
 FLUSH_BYTES: Final = 32 << 20
-READ_COUNT: Final = 500
+READ_COUNT: Final = 1_000
 IDLE_MS: Final = 3_600_000
 """Files of a patient that has been silent for so long are closed; others may delete them then."""
 WAIT_S: Final = 0.5
@@ -109,17 +109,20 @@ class Recorder:
 
     async def _keep(self, recording: Recording) -> None:
         loop = asyncio.get_running_loop()
-        written = flushed = loop.time()
+        due = loop.time() + self._write_s
+        flushed = loop.time()
         try:
             while not self._stop.is_set():
                 began = loop.time()
                 full = await self._round(recording)
-                if began - written >= self._write_s or recording.pending_bytes > FLUSH_BYTES:
-                    written = began
+                if began >= due or recording.pending_bytes > FLUSH_BYTES:
                     if began - flushed >= self._flush_s or recording.news:
                         flushed = began
+                    storing = loop.time()
                     if not await self._store(recording, for_good=flushed == began):
                         return
+                    # Where disks are slow it still reads for half of its time, and does not fall ever further behind.
+                    due = loop.time() + max(self._write_s, loop.time() - storing)
                 if not full:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._stop.wait(), max(0.0, began + self._poll_s - loop.time()))

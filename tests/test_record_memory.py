@@ -12,6 +12,7 @@ from recording_desk import T0, Desk, beat, desk, entry, frames, samples
 from alerts.archive_files import read_beats, read_units
 from bus.messages import Entry, Inbound, StatusEvent
 from ingest.codecs import encode_frame
+from rhythmwatch.record import LEFT_AT_ONCE
 from rhythmwatch.record_segments import ANCHOR_MS, ANCHORS, KEPT
 from rhythmwatch.record_state import FORGET_MS, PartitionState, PatientState
 
@@ -75,6 +76,21 @@ def test_memory_holds_the_end_of_an_epoch(desk: Desk) -> None:
     assert np.array_equal(read_units(desk.root, found[3], 3 * step + 500, 3 * step + 750), missed.samples)
     assert read_beats(desk.root / f"{found[3].path}.beats")["sample"].tolist() == [3 * step + 100, 3 * step + 600]
     assert len(desk.recording._segments.of_epoch("bed-1", 1, hours * step)) == KEPT
+
+
+def test_segments_that_end_at_once_are_completed_some_at_a_time(desk: Desk) -> None:
+    """The whole ward begins a new hour in one moment: no write takes long, and soon the newest files alone are open."""
+    beds = [f"bed-{number}" for number in range(2 * LEFT_AT_ONCE + 3)]
+    for first in (0, 250 * 3600):
+        desk.put([entry(frame) for bed in beds for frame in frames(samples(250, leads=1), bed, first=first)])
+        desk.recording.flush()
+    completed = [len(list(desk.root.rglob("*.atr")))]
+    while completed[-1] < len(beds):
+        desk.recording.write()
+        completed.append(len(list(desk.root.rglob("*.atr"))))
+    assert completed == [LEFT_AT_ONCE, 2 * LEFT_AT_ONCE, len(beds)]
+    newest = {desk.archive.segments(bed)[-1].path for bed in beds}
+    assert set(desk.recording._files) == newest
 
 
 def test_a_patient_who_vanished_is_forgotten(desk: Desk) -> None:
