@@ -75,8 +75,9 @@ def mqtt() -> Target:
     """Aim at what a broker sends, in two pieces, through the whole stage to entries for the bus."""
     from bus.messages import Entry, unpack_inbound
     from ingest.codecs import decode_frame, encode_frame
-    from ingest.connection import Connection, Received, publish_packet
+    from ingest.connection import Connection, Received
     from ingest.limits import DeviceLimits
+    from ingest.packets import publish_packet
     from ingest.sequencer import Sequencer
     from ingest.subscriber import Subscriber, SubscriberOptions
 

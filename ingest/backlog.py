@@ -20,7 +20,7 @@ from bus.pressure import Pressure
 from bus.streams import Bus
 from bus.tasks import run_all
 from ingest.codecs import MAGIC, check_frame, decode, encode_frame, frame_number
-from ingest.connection import Connection, Received, backoff_s, connect_error
+from ingest.connection import Connection, Pauses, Received, connect_error
 from ingest.connection_options import ConnectionOptions
 from ingest.notes import stored_answer
 from ingest.pacing import Pace, Pacer
@@ -113,14 +113,15 @@ class Backlog:
         await run_all([asyncio.create_task(part) for part in parts])
 
     async def _receive_forever(self, mqtt5: Callable[[], bool], subscribed: Callable[[], None]) -> None:
-        attempt = 0
+        pauses = Pauses(*BACKOFF_S)
         while True:
             connection = Connection(self._options, mqtt5=mqtt5(), receive_maximum=WINDOW, take=self.take)
             try:
                 async with connection:
                     self._connection = connection
                     await connection.subscribe_all((STORED,))
-                    self.connected, attempt = True, 0
+                    self.connected = True
+                    pauses.begin_anew()
                     self._bound()
                     subscribed()
                     await connection.lost_or(asyncio.Event())
@@ -130,8 +131,7 @@ class Backlog:
                 connection.live = False
                 self.connected = False
             self._counts["reconnects"] += 1
-            await asyncio.sleep(backoff_s(attempt, *BACKOFF_S))
-            attempt = min(attempt + 1, 16)
+            await pauses.rest()
 
     def take(self, message: Received) -> None:
         """Take a message from the connection, in its callback; never raises, never waits."""

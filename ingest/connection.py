@@ -2,7 +2,8 @@
 
 A client library spends most of ingest's time on what ingest does not use (a property object a message, a queue, a
 task). This is a protocol of asyncio that takes PUBLISH apart where it lies and gives it to a callback; packets of
-acknowledgement are gathered and written together. QoS 2 is never asked for, so it never comes.
+acknowledgement are gathered and written together. `ingest.packets` lays them out. QoS 2 is never asked for, so it
+never comes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,22 @@ from types import TracebackType
 from typing import Final, Self, cast
 
 from ingest.connection_options import ConnectionOptions
+from ingest.packets import (
+    ASK_FOR_LIFE,
+    CONNACK,
+    DISCONNECT,
+    GOODBYE,
+    MOST,
+    PUBLISH,
+    SUBACK,
+    connect_packet,
+    puback_packet,
+    publish_packet,
+    read_length,
+    reason,
+    subscribe_packet,
+    unsubscribe_packet,
+)
 
 GROUP: Final = "rw"
 KEEPALIVE_S: Final = 30
@@ -28,23 +45,8 @@ Where the network was cut, TCP may take half a minute after it is whole again to
 """
 TIMEOUT_S: Final = 5.0
 MOST_TOPICS: Final = 65_536
-
-_CONNACK, _PUBLISH, _PUBACK, _SUBSCRIBE, _SUBACK, _PINGREQ, _DISCONNECT = 0x20, 0x30, 0x40, 0x82, 0x90, 0xC0, 0xE0
-_UNSUBSCRIBE: Final = 0xA2
-_REFUSED: Final = {
-    1: "it does not speak this version of MQTT",
-    2: "it does not take our client id",
-    3: "it is not ready",
-    4: "wrong name or password",
-    5: "wrong name or password",
-    0x84: "it does not speak this version of MQTT",
-    0x85: "it does not take our client id",
-    0x86: "wrong name or password",
-    0x87: "wrong name or password",
-    0x8E: "another client came with our client id",
-    0x93: "more was under way than we allowed",
-    0x95: "a packet is too large",
-}
+_SESSION_ENDS, _RECEIVE_MAXIMUM = 0x11, 0x21
+"""Properties of CONNECT."""
 
 
 class BrokerLostError(ConnectionError):
@@ -108,7 +110,7 @@ class Connection(asyncio.Protocol):
         self, options: ConnectionOptions, *, mqtt5: bool, receive_maximum: int, take: Callable[[Received], None]
     ) -> None:
         self.live = self.refused = False
-        self._options, self._mqtt5, self._maximum = options, mqtt5, min(receive_maximum, 65_535)
+        self._options, self._mqtt5, self._maximum = options, mqtt5, min(receive_maximum, MOST)
         self._shared = options.shared and mqtt5
         self._take = take
         self._transport: asyncio.Transport | None = None
@@ -140,7 +142,7 @@ class Connection(asyncio.Protocol):
         self.live = False
         if self._transport is not None and not self._transport.is_closing():
             self._flush()
-            self._transport.write(bytes((_DISCONNECT, 0)))
+            self._transport.write(GOODBYE)
             self._transport.close()
         if self._pinger is not None:
             self._pinger.cancel()
@@ -152,16 +154,15 @@ class Connection(asyncio.Protocol):
     async def subscribe_all(self, kinds: Iterable[str], qos: int = 1) -> None:
         """Subscribe to topics of all devices; raises `BrokerLostError` if the broker refuses one."""
         prefix = f"$share/{GROUP}/" if self._shared else ""
-        body = b"\0\1" + (b"\0" if self._mqtt5 else b"")
-        body += b"".join(_text(f"{prefix}rw/v1/+/{kind}") + bytes((qos,)) for kind in kinds)
+        packet = subscribe_packet((f"{prefix}rw/v1/+/{kind}" for kind in kinds), qos, mqtt5=self._mqtt5)
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                answer = await self._asked(bytes((_SUBSCRIBE,)) + _length(len(body)) + body)
+                answer = await self._asked(packet)
         except TimeoutError:
             raise BrokerLostError("the broker does not answer") from None
         codes = answer[2:]
         if self._mqtt5:
-            size, at = _read_length(answer, 2)
+            size, at = read_length(answer, 2)
             codes = answer[at + size :]
         bad = [code for code in codes if code >= 0x80]
         if bad:
@@ -170,9 +171,7 @@ class Connection(asyncio.Protocol):
     def unsubscribe_all(self, kinds: Iterable[str]) -> None:
         """End the subscription to topics of all devices, where there is one, without waiting."""
         prefix = f"$share/{GROUP}/" if self._shared else ""
-        body = b"\0\2" + (b"\0" if self._mqtt5 else b"")
-        body += b"".join(_text(f"{prefix}rw/v1/+/{kind}") for kind in kinds)
-        self.write(bytes((_UNSUBSCRIBE,)) + _length(len(body)) + body)
+        self.write(unsubscribe_packet((f"{prefix}rw/v1/+/{kind}" for kind in kinds), mqtt5=self._mqtt5))
 
     async def lost_or(self, event: asyncio.Event) -> None:
         """Wait until `event` is set; raises `BrokerLostError` when the connection is lost before."""
@@ -189,7 +188,7 @@ class Connection(asyncio.Protocol):
         """Acknowledge a message by its packet id; written with the others of this turn of the loop."""
         if not self._acknowledged:
             self._loop.call_soon(self._flush)
-        self._acknowledged.append(struct.pack(">BBH", _PUBACK, 2, mid))
+        self._acknowledged.append(puback_packet(mid))
 
     def say(self, topic: str, payload: bytes) -> None:
         """Publish at most once, without waiting."""
@@ -197,7 +196,7 @@ class Connection(asyncio.Protocol):
 
     def tell(self, topic: str, payload: bytes) -> None:
         """Publish at least once, without waiting; nobody looks for the broker's acknowledgement."""
-        self._told = self._told % 65_535 + 1
+        self._told = self._told % MOST + 1
         self.write(publish_packet(topic, payload, mid=self._told, mqtt5=self._mqtt5))
 
     def write(self, packets: bytes) -> None:
@@ -244,7 +243,7 @@ class Connection(asyncio.Protocol):
                 if size & 0x80:
                     if not any(byte < 0x80 for byte in data[at + 1 : at + 5]) and end - at < 5:
                         break
-                    size, body = _read_length(data, at + 1)
+                    size, body = read_length(data, at + 1)
                 if body + size > end:
                     break
                 self._packet(data[at], data, body, body + size)
@@ -257,7 +256,7 @@ class Connection(asyncio.Protocol):
 
     def _packet(self, first: int, data: bytes, at: int, end: int) -> None:
         kind = first & 0xF0
-        if kind == _PUBLISH:
+        if kind == PUBLISH:
             named = at + 2 + (data[at] << 8 | data[at + 1])
             said = data[at + 2 : named]
             topic = self._topics.get(said)
@@ -270,35 +269,34 @@ class Connection(asyncio.Protocol):
                 mid = data[named] << 8 | data[named + 1]
                 named += 2
             if self._mqtt5:
-                size, named = (data[named], named + 1) if data[named] < 0x80 else _read_length(data, named)
+                size, named = (data[named], named + 1) if data[named] < 0x80 else read_length(data, named)
                 named += size
             if named > end:
                 raise ValueError("a message ends before its payload")
             self._take(Received(self, topic, data[named:end], qos, mid))
-        elif kind in (_CONNACK, _SUBACK):
+        elif kind in (CONNACK, SUBACK):
             # What the session holds may come right behind, and be acknowledged before anybody has woken up.
-            self.live |= kind == _CONNACK and data[at + 1 : end][:1] == b"\0"
+            self.live |= kind == CONNACK and data[at + 1 : end][:1] == b"\0"
             if not self._answer.done():
                 self._answer.set_result(data[at:end])
-        elif kind == _DISCONNECT:
+        elif kind == DISCONNECT:
             code = data[at] if end > at else 0
-            self._end(BrokerLostError(f"the broker ended the connection: {_REFUSED.get(code, f'code {code}')}"))
+            self._end(BrokerLostError(f"the broker ended the connection: {reason(code)}"))
 
     # --- own -----------------------------------------------------------------------------------------------------
 
     def _connect(self) -> bytes:
         """Lay CONNECT out: the session is kept, and begun only where there is none."""
         options = self._options
-        named, secret = options.username is not None, options.password is not None
-        body = (
-            _text("MQTT") + bytes((5 if self._mqtt5 else 4, named << 7 | secret << 6)) + struct.pack(">H", KEEPALIVE_S)
+        return connect_packet(
+            options.client_id,
+            options.username,
+            options.password,
+            keepalive_s=KEEPALIVE_S,
+            mqtt5=self._mqtt5,
+            clean=False,
+            properties=struct.pack(">BIBH", _SESSION_ENDS, options.session_s, _RECEIVE_MAXIMUM, self._maximum),
         )
-        if self._mqtt5:
-            properties = struct.pack(">BIBH", 0x11, options.session_s, 0x21, self._maximum)
-            body += _length(len(properties)) + properties
-        body += _text(options.client_id)
-        body += b"".join(_text(text) for text in (options.username, options.password) if text is not None)
-        return bytes((0x10,)) + _length(len(body)) + body
 
     async def _log_in(self, host: str, port: int, context: ssl.SSLContext | None, timeout_s: float) -> bytes:
         """Connect; gives the broker's answer once it has let us in."""
@@ -309,7 +307,7 @@ class Connection(asyncio.Protocol):
             if len(body) < 2 or body[1]:
                 self.refused = True
                 code = body[1] if len(body) > 1 else 0
-                raise BrokerLostError(f"the broker refuses the login: {_REFUSED.get(code, f'code {code}')}")
+                raise BrokerLostError(f"the broker refuses the login: {reason(code)}")
         except TimeoutError:
             self._drop()
             raise BrokerLostError("the broker does not answer") from None
@@ -345,7 +343,7 @@ class Connection(asyncio.Protocol):
             self._drop()
             return
         self._heard = False
-        self._transport.write(bytes((_PINGREQ, 0)))
+        self._transport.write(ASK_FOR_LIFE)
         self._pinger = self._loop.call_later(PING_S, self._ping)
 
     def _end(self, error: BrokerLostError) -> None:
@@ -364,43 +362,29 @@ class Connection(asyncio.Protocol):
             self._transport = None
 
 
-def publish_packet(topic: str, payload: bytes, *, mid: int = 0, retain: bool = False, mqtt5: bool = False) -> bytes:
-    """Lay PUBLISH out; with a packet id the broker acknowledges it (QoS 1), else it goes at most once."""
-    body = _text(topic) + (struct.pack(">H", mid) if mid else b"") + (b"\0" if mqtt5 else b"") + payload
-    return bytes((_PUBLISH | bool(mid) << 1 | retain,)) + _length(len(body)) + body
-
-
-def _text(text: str) -> bytes:
-    data = text.encode()
-    return struct.pack(">H", len(data)) + data
-
-
-def _length(size: int) -> bytes:
-    """Write a length of MQTT: seven bits a byte, lowest first."""
-    out = bytearray()
-    while True:
-        size, low = size >> 7, size & 0x7F
-        out.append(low | (0x80 if size else 0))
-        if not size:
-            return bytes(out)
-
-
-def _read_length(data: bytes, at: int) -> tuple[int, int]:
-    """Read a length of MQTT; gives it and where it ends. `ValueError` if it has more than four bytes."""
-    size = 0
-    for number in range(4):
-        byte = data[at + number]
-        size |= (byte & 0x7F) << 7 * number
-        if byte < 0x80:
-            return size, at + number + 1
-    raise ValueError("a length of more than four bytes")
-
-
 def connect_error(error: BaseException) -> str:
     """Say in one line for people why there is no connection."""
     return str(error) or type(error).__name__
 
 
-def backoff_s(attempt: int, low: float, high: float) -> float:
-    """Pause before the next attempt to connect, twice as long each time and jittered."""
-    return min(high, low * 2.0**attempt) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+class Pauses:
+    """Pauses between attempts to connect, each twice as long as the one before, and jittered.
+
+    Parameters
+    ----------
+    low, high : float
+        First and longest, s.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        self._low, self._high = low, high
+        self._next = low
+
+    def begin_anew(self) -> None:
+        """Make the next pause a short one: an attempt succeeded."""
+        self._next = self._low
+
+    async def rest(self) -> None:
+        """Wait until the next attempt is due."""
+        pause, self._next = self._next, min(self._high, 2 * self._next)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter

@@ -21,7 +21,7 @@ import structlog
 from ingest.accounts import LIMITS, STORED
 from ingest.answers import WINDOW
 from ingest.codecs import UNREADABLE
-from ingest.connection import Connection, Received, backoff_s, connect_error
+from ingest.connection import Connection, Pauses, Received, connect_error
 from ingest.connection_options import ConnectionOptions
 from ingest.limits import DeviceLimits
 
@@ -142,20 +142,19 @@ class RoomWatch:
 
     async def watch(self, mqtt5: Callable[[], bool]) -> None:
         """Stay connected until cancelled."""
-        attempt = 0
+        pauses = Pauses(*BACKOFF_S)
         while True:
             connection = Connection(self._options, mqtt5=mqtt5(), receive_maximum=_AT_ONCE, take=self.take)
             try:
                 async with connection:
                     await connection.subscribe_all((STORED, "commands"), qos=0)
-                    attempt = 0
+                    pauses.begin_anew()
                     await connection.lost_or(asyncio.Event())
             except OSError as error:
                 _log.warning("room_unwatched", why=connect_error(error))
             finally:
                 connection.live = False
-            await asyncio.sleep(backoff_s(attempt, *BACKOFF_S))
-            attempt = min(attempt + 1, 16)
+            await pauses.rest()
 
     def take(self, message: Received) -> None:
         """Take a message from the connection, in its callback; never raises, never waits."""

@@ -1,8 +1,8 @@
 """The device's connection to a broker: frames go out at QoS 1, many in one write, and what was acknowledged is told.
 
 A client library spends more on a message than ingest, bus and sequencer together (a task, a timer, objects of
-properties). One process that plays a whole ward then keeps a core from the service that it tries. `ingest.connection`
-has the packets; here is what a device needs beside them: a session that begins anew, a last will, an own TLS context.
+properties). One process that plays a whole ward then keeps a core from the service that it tries. Here is what
+a device needs beside `ingest.connection`: a session that begins anew, a last will, an own TLS context.
 """
 
 from __future__ import annotations
@@ -17,24 +17,14 @@ from paho.mqtt import MQTTException
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from ingest.connection import (
-    _PINGREQ,
-    _PUBACK,
-    _SUBSCRIBE,
-    BrokerLostError,
-    Connection,
-    Received,
-    _length,
-    _text,
-)
+from ingest.connection import BrokerLostError, Connection, Received
 from ingest.device_model import Connection as Address
+from ingest.packets import ASK_FOR_LIFE, MOST, PUBACK, connect_packet, publish_packet, subscribe_packet
 
 LOOK_S: Final = 3.0
 SILENT: Final = 3
 """Looks in a row, one each `LOOK_S`, at which a broker must have been silent, or have acknowledged nothing of what is
 under way, to be held for gone."""
-_PUBLISH_QOS1: Final = 0x32
-_MOST: Final = 65_535
 _EXPIRY: Final = 2
 
 
@@ -100,14 +90,11 @@ class Sender(Connection):
         lost: Callable[[], None],
     ) -> None:
         options = _Options(address.host, address.port, address.username, address.password, client_id)
-        super().__init__(options, mqtt5=mqtt5, receive_maximum=_MOST, take=commands)
-        self.most = _MOST
+        super().__init__(options, mqtt5=mqtt5, receive_maximum=MOST, take=commands)
+        self.most = MOST
         self._address, self._will, self._timeout_s = address, will, timeout_s
         self._told_of, self._told_lost = acknowledged, lost
-        self._properties = b""
-        self._expiring = b""
-        if mqtt5:
-            self._properties, self._expiring = b"\0", b"\5" + struct.pack(">BI", _EXPIRY, address.expiry_s)
+        self._expiring = struct.pack(">BI", _EXPIRY, address.expiry_s)
         self._under_way: set[int] = set()
         self._some_acknowledged = False
         self._last = 0
@@ -128,9 +115,8 @@ class Sender(Connection):
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         """Ask for messages of topics, at QoS 1; whoever may not read them gets none."""
-        body = b"\0\1" + self._properties + b"".join(_text(topic) + b"\1" for topic in topics)
         async with asyncio.timeout(self._timeout_s):
-            await self._asked(bytes((_SUBSCRIBE,)) + _length(len(body)) + body)
+            await self._asked(subscribe_packet(topics, 1, mqtt5=self._mqtt5))
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, expires: bool = False) -> tuple[int, bytes]:
         """Lay a message out for `write`.
@@ -142,14 +128,14 @@ class Sender(Connection):
         bytes
             The packet.
         """
-        number = self._last % _MOST + 1
+        number = self._last % MOST + 1
         while number in self._under_way:
-            number = number % _MOST + 1
+            number = number % MOST + 1
         self._last = number
         self._under_way.add(number)
-        properties = self._expiring if expires else self._properties
-        body = _text(topic) + number.to_bytes(2, "big") + properties + payload
-        return number, bytes((_PUBLISH_QOS1 | retain,)) + _length(len(body)) + body
+        properties = self._expiring if expires else b""
+        packet = publish_packet(topic, payload, mid=number, retain=retain, mqtt5=self._mqtt5, properties=properties)
+        return number, packet
 
     def check(self) -> None:
         """Raise `BrokerLostError` if the connection is lost."""
@@ -159,17 +145,18 @@ class Sender(Connection):
     def _connect(self) -> bytes:
         """Lay CONNECT out."""
         options, will = self._options, self._will
-        named, secret = options.username is not None, options.password is not None
-        flags = named << 7 | secret << 6 | (0x2C if will is not None else 0) | 2
-        body = _text("MQTT") + struct.pack(">BBH", 5 if self._mqtt5 else 4, flags, self._address.keepalive_s)
-        body += self._properties + _text(options.client_id)
-        if will is not None:
-            body += self._properties + _text(will.topic) + struct.pack(">H", len(will.payload)) + will.payload
-        body += b"".join(_text(text) for text in (options.username, options.password) if text is not None)
-        return bytes((0x10,)) + _length(len(body)) + body
+        return connect_packet(
+            options.client_id,
+            options.username,
+            options.password,
+            keepalive_s=self._address.keepalive_s,
+            mqtt5=self._mqtt5,
+            clean=True,
+            will=(will.topic, will.payload) if will is not None else None,
+        )
 
     def _packet(self, first: int, data: bytes, at: int, end: int) -> None:
-        if first & 0xF0 == _PUBACK:
+        if first & 0xF0 == PUBACK:
             number = data[at] << 8 | data[at + 1]
             if number in self._under_way:
                 self._under_way.discard(number)
@@ -192,7 +179,7 @@ class Sender(Connection):
         self._looks += 1
         if not well or self._looks * LOOK_S >= self._address.keepalive_s / 2:
             self._looks = 0
-            self._transport.write(bytes((_PINGREQ, 0)))
+            self._transport.write(ASK_FOR_LIFE)
         self._heard = self._some_acknowledged = False
         self._pinger = self._loop.call_later(LOOK_S, self._ping)
 
@@ -208,4 +195,4 @@ def _receive_maximum(properties: bytes) -> int:
         known.unpack(properties)  # type: ignore[no-untyped-call]
     except (MQTTException, IndexError, struct.error, UnicodeDecodeError) as error:
         raise BrokerLostError(f"the broker's answer to the login can't be read: {error}") from error
-    return int(getattr(known, "ReceiveMaximum", _MOST))
+    return int(getattr(known, "ReceiveMaximum", MOST))

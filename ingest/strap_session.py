@@ -28,7 +28,7 @@ from bus.streams import Bus
 from bus.tasks import run_all
 from ingest.codecs import encode_frame
 from ingest.complaints import Complaints
-from ingest.connection import Connection, Received, backoff_s, connect_error
+from ingest.connection import Connection, Pauses, Received, connect_error
 from ingest.connection_options import ConnectionOptions
 from ingest.frame import FrameError
 from ingest.limits import LATE_MS, Quotas
@@ -119,7 +119,7 @@ class StrapSession:
         self._waiting: deque[Received] = deque()
         self._some = asyncio.Event()
         self._connection: Connection | None = None
-        self._attempt = 0
+        self._pauses = Pauses(*BACKOFF_S)
 
     async def run(self, mqtt5: Callable[[], bool], subscribed: Callable[[], None]) -> None:
         """Take packets whenever the lease is ours, until cancelled; `subscribed` is called once the broker sends."""
@@ -136,8 +136,7 @@ class StrapSession:
                 _log.warning("straps_refused", why=str(error))
             except OSError as error:
                 _log.warning("straps_lost", why=connect_error(error))
-            await asyncio.sleep(backoff_s(self._attempt, *BACKOFF_S))
-            self._attempt = min(self._attempt + 1, 16)
+            await self._pauses.rest()
 
     def take(self, message: Received) -> None:
         """Take a message from the connection, in its callback; never raises, never waits."""
@@ -179,7 +178,8 @@ class StrapSession:
             async with connection:
                 self._connection = connection
                 await connection.subscribe_all(("meta", *STRAPS))
-                self.connected, self._attempt = True, 0
+                self.connected = True
+                self._pauses.begin_anew()
                 self._bound()
                 subscribed()
                 await connection.lost_or(asyncio.Event())

@@ -31,7 +31,7 @@ from bus.tasks import run_all
 from ingest.backlog import Backlog
 from ingest.codecs import MAGIC, MAX_BYTES, check_frame, decode, encode_frame
 from ingest.complaints import Complaints
-from ingest.connection import BrokerLostError, Connection, Received, backoff_s, connect_error
+from ingest.connection import BrokerLostError, Connection, Pauses, Received, connect_error
 from ingest.frame import FrameError
 from ingest.known import KnownFrames
 from ingest.limits import CLOCK_OFF_MS, DeviceLimits, Quotas
@@ -184,7 +184,7 @@ class Subscriber:
 
     async def _receive_forever(self) -> None:
         """Stay connected, with growing, jittered pauses between attempts."""
-        attempt = 0
+        pauses = Pauses(*BACKOFF_S)
         mqtt5 = self._options.mqtt5 is not False
         while True:
             connection = Connection(self._options, mqtt5=mqtt5, receive_maximum=self._in_hand, take=self._take)
@@ -192,7 +192,8 @@ class Subscriber:
                 async with connection:
                     self._connection = connection
                     await connection.subscribe_all(LIVE)
-                    self._live, attempt = True, 0
+                    self._live = True
+                    pauses.begin_anew()
                     self._mqtt5 = mqtt5
                     self._spoken.set()
                     self._leave_others()
@@ -210,8 +211,7 @@ class Subscriber:
             if self._overflow.is_set():
                 await self._drained.wait()
                 self._overflow.clear()
-            await asyncio.sleep(backoff_s(attempt, *BACKOFF_S))
-            attempt = min(attempt + 1, 16)
+            await pauses.rest()
 
     async def _receive_stored(self) -> None:
         """Receive what devices had stored once it is known what the broker speaks."""

@@ -20,8 +20,9 @@ import uvloop
 from scipy.signal import resample_poly
 
 from ingest.codecs import encode_frame
-from ingest.connection import BrokerLostError, Connection, publish_packet
+from ingest.connection import BrokerLostError, Connection
 from ingest.device_model import DeviceMeta, topic_of
+from ingest.packets import publish_packet
 from ingest.recordings import Recording, data_folder, list_records, read_record
 from ingest.replay import FRAME_SECONDS, RecordingSource, Source
 from ingest.simulator_cast import cast_sources

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_device import until
 
-from ingest.connection import BrokerLostError, Connection, Received, _length, _read_length, _text, connect_error
+from ingest.connection import BrokerLostError, Connection, Received, connect_error
+from ingest.packets import length_field, read_length, text_field
 from ingest.subscriber import SubscriberOptions
 
 
@@ -47,12 +48,12 @@ class Wire:
 
 def publish(topic: str, payload: bytes, mid: int, *, mqtt5: bool, expiry: int | None = None) -> bytes:
     """Lay a message out as a broker does."""
-    body = _text(topic) + (struct.pack(">H", mid) if mid else b"")
+    body = text_field(topic) + (struct.pack(">H", mid) if mid else b"")
     if mqtt5:
         properties = b"" if expiry is None else struct.pack(">BI", 2, expiry)
-        body += _length(len(properties)) + properties
+        body += length_field(len(properties)) + properties
     body += payload
-    return bytes((0x32 if mid else 0x30,)) + _length(len(body)) + body
+    return bytes((0x32 if mid else 0x30,)) + length_field(len(body)) + body
 
 
 def opened(got: list[Received], *, mqtt5: bool) -> tuple[Connection, Wire]:
@@ -114,9 +115,9 @@ def test_nonsense_ends_the_connection_and_nothing_else(pieces: list[bytes], mqtt
 @given(st.integers(0, 268_435_455))
 def test_lengths_come_back(size: int):
     """What is written as a length is read as it; one of five bytes is none."""
-    assert _read_length(_length(size), 0) == (size, len(_length(size)))
+    assert read_length(length_field(size), 0) == (size, len(length_field(size)))
     with pytest.raises(ValueError, match="four"):
-        _read_length(b"\xff\xff\xff\xff\x7f", 0)
+        read_length(b"\xff\xff\xff\xff\x7f", 0)
 
 
 @pytest.mark.parametrize("mqtt5", [True, False])

@@ -26,12 +26,12 @@ from bus.tasks import end
 from ingest import room
 from ingest.broker import embedded_broker
 from ingest.codecs import decode_frame, encode_frame
-from ingest.connection import publish_packet
 from ingest.device import Connection, DeviceMeta, FleetClient
 from ingest.frame import Frame
 from ingest.gatekeeper import Gatekeeper
 from ingest.limits import DeviceLimits
 from ingest.pacing import Pace
+from ingest.packets import publish_packet
 from ingest.room import ANSWERED, Room
 from ingest.subscriber import Subscriber, SubscriberOptions
 
