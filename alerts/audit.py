@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, Engine, delete, func, insert, select, text
 
-from alerts.database import writing
+from alerts.database import Rows
 from alerts.tables import table_of
 from alerts.tables_people import AuditRow
 
@@ -100,18 +100,11 @@ def _follow(connection: Connection, known: _Checked) -> _Checked | int:
     return _Checked(known.start, at)
 
 
-class Audit:
-    """The trail in SQL; calls block.
-
-    Parameters
-    ----------
-    engine : sqlalchemy.Engine
-        Of `alerts.database.open_engine`, its schema up to date.
-    """
+class Audit(Rows):
+    """The trail in SQL; calls block."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._writer = writing(engine)
+        super().__init__(engine)
         self._turn = threading.Lock()
         self._checked: _Checked | None = None
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from sqlalchemy import Engine, delete, insert, select, text, update
+from sqlalchemy import delete, insert, select, text, update
 
 from alerts.care import CONSENTS, NOTES, PERSONS, STAYS
 from alerts.care_rows import Span, delete_rows
-from alerts.database import StoreError, writing
+from alerts.database import Rows, StoreError
 from alerts.tables import table_of
 from alerts.tables_care import ErasureRow, ExportRow
 
@@ -32,18 +32,8 @@ class Erasure(msgspec.Struct, frozen=True):
     left: str
 
 
-class Erasures:
-    """Erasures in SQL.
-
-    Parameters
-    ----------
-    engine : sqlalchemy.Engine
-        Of `alerts.database.open_engine`, its schema up to date.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._writer = writing(engine)
+class Erasures(Rows):
+    """Erasures in SQL."""
 
     def ask(self, person: str, who: str, now_ms: int) -> Erasure:
         """Delete what is known of a person, and note which channels and times are to be erased.

@@ -10,9 +10,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import delete, insert, select
 
-from alerts.database import StoreError, writing
+from alerts.database import Rows, StoreError
 from alerts.tables import columns_of, table_of
 from alerts.tables_alarms import ContactRow
 from bus.messages import AlarmEvent
@@ -100,18 +100,8 @@ def is_told(contact: Contact, alarm: AlarmEvent, ward: str) -> bool:
     )
 
 
-class Contacts:
-    """Contacts in SQL.
-
-    Parameters
-    ----------
-    engine : sqlalchemy.Engine
-        Of `alerts.database.open_engine`, its schema up to date.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._writer = writing(engine)
+class Contacts(Rows):
+    """Contacts in SQL."""
 
     def all(self) -> list[Contact]:
         """List the contacts by level and label, with their secrets."""

@@ -66,6 +66,20 @@ def writing(engine: Engine) -> Engine:
     return engine.execution_options(writes=True)
 
 
+class Rows:
+    """What some tables of the history hold; calls block.
+
+    Parameters
+    ----------
+    engine : sqlalchemy.Engine
+        Of `open_engine`, its schema up to date.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = writing(engine)
+
+
 def upgrade(engine: Engine) -> None:
     """Bring the schema up to date; several processes may do it at once."""
     config = Config()

@@ -7,10 +7,10 @@ from typing import Final
 from urllib.parse import quote
 
 import msgspec
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from alerts.database import StoreError, writing
+from alerts.database import Rows, StoreError
 from alerts.tables import columns_of, table_of
 from alerts.tables_devices import DeviceRow
 from bus.passwords import hash_secret, new_secret
@@ -52,18 +52,8 @@ class Credentials(msgspec.Struct, frozen=True):
         return f"{scheme}://{quote(self.device, safe='')}:{quote(self.secret, safe='')}@{place.rpartition('@')[2]}"
 
 
-class Devices:
-    """The registry.
-
-    Parameters
-    ----------
-    engine : sqlalchemy.Engine
-        Of `alerts.database.open_engine`, its schema up to date.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._writer = writing(engine)
+class Devices(Rows):
+    """The registry."""
 
     def add(self, device: str, label: str, made_by: str, now_ms: int) -> Credentials:
         """Enrol a device.

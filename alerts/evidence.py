@@ -8,9 +8,9 @@ from itertools import islice
 from typing import Final
 
 import msgspec
-from sqlalchemy import Engine, delete, or_, select
+from sqlalchemy import delete, or_, select
 
-from alerts.database import insert_into, writing
+from alerts.database import Rows, insert_into
 from alerts.tables import AlarmRow, StatusRow, columns_of, table_of
 from alerts.tables_alarms import EvidenceRow
 from bus.messages import AlarmEvent
@@ -134,18 +134,8 @@ def stretch_of(alarm: AlarmEvent) -> tuple[int, int]:
     return begin - BEFORE_MS, max(alarm.raised_ms, begin) + AFTER_MS
 
 
-class EvidenceStore:
-    """Evidence in SQL; calls block.
-
-    Parameters
-    ----------
-    engine : sqlalchemy.Engine
-        Of `alerts.database.open_engine`, its schema up to date.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._writer = writing(engine)
+class EvidenceStore(Rows):
+    """Evidence in SQL; calls block."""
 
     def wanted(
         self, since_ms: int, until_ms: int, limit: int = 50, *, mine: Callable[[str], bool] = lambda patient: True

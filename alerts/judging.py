@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, Engine, func, insert, select
+from sqlalchemy import Connection, func, insert, select
 
-from alerts.database import writing
+from alerts.database import Rows
 from alerts.tables import AlarmRow, columns_of, table_of
 from alerts.tables_alarms import BeatLabelRow, JudgementRow
 
@@ -39,18 +39,8 @@ class BeatLabel(msgspec.Struct, frozen=True):
     ms: int
 
 
-class Judging:
-    """Judgements and labelled beats; every one is kept, the newest counts.
-
-    Parameters
-    ----------
-    engine : sqlalchemy.Engine
-        Of `alerts.database.open_engine`, its schema up to date.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._writer = writing(engine)
+class Judging(Rows):
+    """Judgements and labelled beats; every one is kept, the newest counts."""
 
     def judge(self, alarm: str, patient: str, judgement: Judgement) -> None:
         """Keep what a person held an alarm of a patient to be."""

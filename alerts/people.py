@@ -7,10 +7,10 @@ import secrets
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Engine, delete, func, insert, select, text, update
+from sqlalchemy import Connection, delete, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from alerts.database import StoreError, writing
+from alerts.database import Rows, StoreError
 from alerts.tables import UserRow, columns_of, table_of
 from alerts.tables_people import TokenRow
 
@@ -50,18 +50,8 @@ def covers(role: str, wanted: str) -> bool:
     return role in ROLES and ROLES.index(role) >= ROLES.index(wanted)
 
 
-class People:
-    """Accounts and tokens.
-
-    Parameters
-    ----------
-    engine : sqlalchemy.Engine
-        Of `alerts.database.open_engine`, its schema up to date.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._writer = writing(engine)
+class People(Rows):
+    """Accounts and tokens."""
 
     def account(self, name: str) -> Account | None:
         """Look an account up."""
