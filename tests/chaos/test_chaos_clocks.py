@@ -1,12 +1,8 @@
 """Clocks that are set, the server's and those of devices: same alarms and beats, and no limit in time misses."""
 
 import asyncio
-import os
-import shutil
-import struct
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -41,35 +37,6 @@ RUN_S = 300.0
 """Longest that a run takes."""
 
 
-class SystemClock:
-    """The clock of the processes that are started under it, set by a file (`clock.c`)."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        file.write_bytes(bytes(8))
-
-    def step(self, seconds: int) -> None:
-        """Set it against the true time."""
-        with self._file.open("r+b") as file:
-            file.write(struct.pack("=q", seconds))
-
-
-@pytest.fixture
-def system_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SystemClock:
-    """Give the clock of all processes that the test starts."""
-    compiler, library = shutil.which("cc"), tmp_path / "clock.so"
-    if compiler is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no C compiler, which the clock of this test needs")
-        pytest.skip("no C compiler, which the clock of this test needs")
-    source = Path(__file__).with_name("clock.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True)
-    clock = SystemClock(tmp_path / "clock")
-    monkeypatch.setenv("RHYTHMWATCH_CLOCK", str(tmp_path / "clock"))
-    monkeypatch.setenv("LD_PRELOAD", str(library))
-    return clock
-
-
 async def pause(scene: Scene, patient: str) -> float:
     """Pause a patient's sound as staff do; gives how long the pause lasted, s."""
     # The oldest time there is: an action takes effect at the time of its partition.
@@ -97,7 +64,7 @@ def times_run_on(scene: Scene) -> None:
         assert times[-1] - times[0] < RUN_S * 1000
 
 
-async def test_the_servers_clock_is_set(tmp_path: Path, rows: list[str], system_clock: SystemClock) -> None:
+async def test_the_servers_clock_is_set(tmp_path: Path, rows: list[str], set_clock: Callable[[float], None]) -> None:
     """An hour on, two hours back, right again: same alarms and beats, and no limit in time ends early or never."""
     pauses: list[float] = []
     silent: list[float] = []
@@ -108,18 +75,18 @@ async def test_the_servers_clock_is_set(tmp_path: Path, rows: list[str], system_
         pausing = asyncio.create_task(pause(scene, first))
         await asyncio.sleep(3.0)
         scene.begins()
-        system_clock.step(HOUR_S)
+        set_clock(1)
         pauses.append(await pausing)
         pausing = asyncio.create_task(pause(scene, second))
         await asyncio.sleep(3.0)
-        system_clock.step(-HOUR_S)
+        set_clock(-1)
         pauses.append(await pausing)
-        system_clock.step(0)
+        set_clock(0)
         await scene.played.wait()
         scene.ends()
         assert not no_data(scene)
         began = time.monotonic()
-        system_clock.step(-HOUR_S)
+        set_clock(-1)
         assert await until(lambda: no_data(scene) == scene.sent.keys())
         silent.append(time.monotonic() - began)
 
