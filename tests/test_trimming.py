@@ -86,6 +86,13 @@ class Server:
         """Newest position."""
         return (await self.bus.last([0], name))[0]
 
+    async def held(self) -> tuple[str, str]:
+        """Have a recorder hold 500 entries and as many events; gives the oldest position of each."""
+        stored, *_ = await self.bus.append_in([(0, b"x")] * 500)
+        await self.events(500)
+        await self.bus.hold("recorder", {0: {"in": stored}})
+        return stored, await self.first("events")
+
     async def trim(self) -> None:
         """Trim as a worker that has worked off everything."""
         await self.trimming.trim(0, await self.newest("in"))
@@ -102,10 +109,7 @@ async def server(tmp_path: Path, set_clock: Callable[[float], None]) -> AsyncIte
 async def test_a_step_forward_drops_nothing_that_is_young(server: Server) -> None:
     """A recorder seconds behind keeps what it has not stored, and events of the last hour stay for the historian."""
     bus = server.bus
-    stored, *_ = await bus.append_in([(0, b"x")] * 500)
-    await server.events(500)
-    await bus.hold("recorder", {0: {"in": stored}})
-    events = await server.first("events")
+    stored, events = await server.held()
     await server.trim()
     server.step(5)
     server.passed_s += 10
@@ -161,10 +165,7 @@ async def test_what_is_old_goes_while_ids_stand_still(server: Server) -> None:
 async def test_a_worker_that_takes_over_after_a_step_drops_nothing_that_is_young(server: Server) -> None:
     """It knows from the one before it how old things are; time in which none ran does not count."""
     bus = server.bus
-    stored, *_ = await bus.append_in([(0, b"x")] * 500)
-    await server.events(500)
-    await bus.hold("recorder", {0: {"in": stored}})
-    events = await server.first("events")
+    stored, events = await server.held()
     await server.trim()
     server.step(5)
     await bus.append_in([(0, b"x")] * 500)
