@@ -27,13 +27,14 @@ from bus.clock import keeping_time, now_ms
 from bus.messages import DEFAULT_PARTITIONS, AlarmEvent, partition_of
 from bus.streams import Bus
 from bus.tasks import end
+from dsp import frontend, spectrogram
 from dsp.layout import FS
 from dsp.spectrogram import BINS, HOP
 from ingest.recordings import Recording
 from rhythmwatch.metrics import Figure, exposing
 from rhythmwatch.models import Models
+from rhythmwatch.quantise import loudness
 from rhythmwatch.reasons import explain_evidence
-from rhythmwatch.stages import Chunk, Stages
 from rhythmwatch.views import TOP_HZ
 
 log = structlog.get_logger()
@@ -63,7 +64,7 @@ def cut(archive: Archive, models: Models, alarm: AlarmEvent, lead: str = "") -> 
     ----------
     archive : Archive
     models : Models
-        For the spectrogram, and for what in the signal made a rhythm verdict.
+        For what in the signal made a rhythm verdict.
     alarm : AlarmEvent
     lead : str
         That was analysed; else the first.
@@ -88,7 +89,7 @@ def cut(archive: Archive, models: Models, alarm: AlarmEvent, lead: str = "") -> 
         fs=strip.fs,
         lead=strip.leads[column],
         samples_mv=[None if value != value else round(value, 4) for value in wave[skip:].tolist()],
-        columns=base64.b64encode(_columns(wave, strip.fs, models)).decode(),
+        columns=base64.b64encode(_columns(wave, strip.fs)).decode(),
         column_ms=HOP * 1000 / FS,
         bins=BINS,
         top_hz=TOP_HZ,
@@ -107,16 +108,16 @@ def is_complete(archive: Archive, alarm: AlarmEvent) -> bool:
     return bool(strip.fs) and not bool((strip.units[-3:] == MISSING).all())
 
 
-def _columns(wave: NDArray[np.float32], fs: float, models: Models) -> bytes:
+def _columns(wave: NDArray[np.float32], fs: float) -> bytes:
     """Spectrogram of the strip, after the lead-in."""
-    stages = Stages(models, 1)
-    slot = stages.admit()
-    stages.reset(slot, 1, 0)
-    (stretches,) = stages.run([Chunk(slot, fs, wave[:, None])])
-    loud = b"".join(stretch.loud for stretch in stretches)
-    first = stretches[0].column0 if stretches else 0
-    skip = -(-(LEAD_IN_MS * FS // 1000) // HOP) - first
-    return loud[max(0, skip) * BINS :]
+    slot, zero = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    fronts, spectra = frontend.new_states(1), spectrogram.new_states(1)
+    frontend.reset(fronts, slot, np.ones(1, np.int64), zero)
+    spectrogram.reset(spectra, slot, zero)
+    signal = frontend.step(fronts, slot, wave[:, None], np.array([0, len(wave)], np.int64), fs).signal
+    columns = spectrogram.step(spectra, slot, signal)
+    skip = -(-(LEAD_IN_MS * FS // 1000) // HOP) - int(columns.first[0])
+    return loudness(columns.re, columns.im)[max(0, skip) :].tobytes()
 
 
 def _beat(beat: Any) -> EvidenceBeat:
