@@ -24,6 +24,8 @@ from bus.errors import BusError
 from bus.messages import AlarmEvent, Event, RhythmEvent, SettingsEvent, StatusEvent, is_beat, unpack_event
 from bus.streams import START, Record
 
+READER: Final = "historian"
+"""Of all historians: what the bus holds is how far the history of a partition is, whoever writes it."""
 WAIT_S: Final = 0.5
 MAX_WAIT_S: Final = 30.0
 BATCH: Final = 500

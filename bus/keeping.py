@@ -49,13 +49,15 @@ class Keeping(Connection):
                 lost.append((partition, name, text_of(given_up)))
         return lost
 
-    async def held(self, partition: int) -> dict[str, Position]:
-        """Lowest position that a reader holds of each stream; one that none holds is absent."""
+    async def held(self, partition: int, reader: str = "") -> dict[str, Position]:
+        """Lowest position that any reader, or the one that is named, holds of each stream; absent where none does."""
         answer = await self._call("HGETALL", key(partition, "held"))
         lowest: dict[str, Position] = {}
         for field, value in answer.items():
-            name, position = text_of(field).partition("/")[0], text_of(value)
-            if name != "given up" and (name not in lowest or order(position) < order(lowest[name])):
+            (name, _, holder), position = text_of(field).partition("/"), text_of(value)
+            if name == "given up" or (reader and holder != reader):
+                continue
+            if name not in lowest or order(position) < order(lowest[name]):
                 lowest[name] = position
         return lowest
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
 
 import structlog
 
-from alerts.history import Counters, keep_history
+from alerts.history import READER, Counters, keep_history
 from alerts.store import Store
 from bus.streams import Bus
 from rhythmwatch.metrics import Figure, exposing
 
 log = structlog.get_logger()
-
-READER: Final = "historian"
-"""Of all historians: what the bus holds is how far the history of a partition is, whoever writes it."""
 
 
 def figures(counters: Counters) -> Iterator[Figure]:

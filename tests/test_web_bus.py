@@ -18,11 +18,12 @@ from fastapi import FastAPI
 from wall_fakes import USER, alarm
 from web_client import HOST, OWN, client, password_hash, ward
 
+from alerts.history import READER
 from bus.clock import LOST_MS
 from bus.errors import BusUnavailableError
 from bus.messages import Action, AlarmEvent, Entry, StatusEvent, pack, partition_of, unpack_action, unpack_inbound
 from bus.server import embedded
-from bus.streams import Bus
+from bus.streams import START, Bus
 from web.app import create_app
 from web.auth import COOKIE, RedisSessions, Session
 from web.feed import BusFeed, FeedItem, FeedKind
@@ -125,9 +126,10 @@ async def test_feed_reads_what_a_historian_that_was_down_has_not_stored(
         partition = partition_of("p", 2)
         sent = [alarm("p", "TACHY", 2, revision=i) for i in range(5)]
         await put_event(bus, sent[0])
-        await bus.hold("historian", {partition: {"events": (await bus.last([partition]))[partition]}})
+        await bus.hold(READER, {partition: {"events": (await bus.last([partition]))[partition]}})
         for event in sent[1:]:
             await put_event(bus, event)
+        await bus.hold("notifier", {partition: {"events": START}})
         got: list[bytes] = []
         async with aclosing(BusFeed(reader).items()) as items, asyncio.timeout(30):
             async for item in items:

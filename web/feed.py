@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Protocol, TypeAlias
 
+from alerts.history import READER
 from bus.records import earlier, order
 from bus.streams import Bus, Position, Record, milliseconds
 from bus.tasks import end
@@ -15,8 +16,8 @@ from bus.tasks import end
 BLOCK_MS: Final = 250
 """Longest wait for an entry before a pulse."""
 REPLAY_S: Final = 120
-"""Events this old are read again at start, and older ones that a reader still holds, as a historian that was down does:
-so nothing falls between the alarm store and the stream."""
+"""Events this old are read again at start, and older ones that the historian has not stored, as when it was down: so
+nothing falls between the alarm store and the stream."""
 
 
 class FeedKind(Enum):
@@ -99,8 +100,8 @@ class BusFeed:
         for partition, position in newest.items():
             # By ids alone: where our clock is ahead of the server's, nothing would be new for long.
             recent = earlier(position, REPLAY_S * 1000)
-            held = (await self._bus.held(partition)).get("events", recent)
-            events[partition] = min(recent, held, key=order)
+            stored = (await self._bus.held(partition, READER)).get("events", recent)
+            events[partition] = min(recent, stored, key=order)
         self._done = {FeedKind.EVENT: events, FeedKind.VIEW: views}
 
     async def items(self) -> AsyncGenerator[FeedItem, None]:
