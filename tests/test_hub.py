@@ -271,6 +271,7 @@ async def test_hub_comes_back_after_a_broken_feed_and_keeps_its_alarms(monkeypat
         async with asyncio.timeout(30):
             while hub.counters.feed_failures < 3:
                 await asyncio.sleep(0)
+            assert {item.kind for item in hub.board.open_alarms()} == {"TACHY"}
             ward.broken = False
             ward.raise_alarm(alarm("a", "VTACH", 3))
             while len(hub.board.alarms) < 2:

@@ -175,6 +175,8 @@ class FakeWard:
 
     async def mark(self) -> None:
         """Note that it was asked where to begin."""
+        if self.broken:
+            raise ConnectionError("the bus is gone")
         self.marked = True
 
     async def items(self) -> AsyncGenerator[FeedItem, None]:

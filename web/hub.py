@@ -126,9 +126,12 @@ class Hub:
         while True:
             try:
                 if not loaded:
-                    await self._feed.mark()
-                    self.board.now_ms = int(self._clock() * 1000)
-                    self.board.load(await asyncio.to_thread(self._known))
+                    try:
+                        await self._feed.mark()
+                    finally:
+                        # What stands is shown though the bus is away, and read again once it is there.
+                        self.board.now_ms = int(self._clock() * 1000)
+                        self.board.load(await asyncio.to_thread(self._known))
                     loaded = True
                 async with aclosing(self._feed.items()) as items:
                     async for item in items:
