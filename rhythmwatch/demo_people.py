@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from alerts.care import Care, new_person
-from alerts.care_model import Consent
+from alerts.care_model import Consent, Stay
 from alerts.database import open_engine, upgrade
 from rhythmwatch.playing import device_names
 
@@ -31,9 +31,11 @@ def played_devices(source: Sequence[str]) -> list[str]:
 
 
 def admit_played(history: str, devices: Sequence[str]) -> None:
-    """Admit nobody's twins: a person a device that never had one, who consents to monitoring and to nothing else.
+    """Put people on the devices that a demo plays, and let those go that an earlier one played and this one does not.
 
-    Their streams are not told: they begin anyway, with the limits of an adult.
+    A device that never had a patient gets a person who consents to monitoring and to nothing else. Its stream is not
+    told: it begins anyway, with the limits of an adult. Whoever had the device in an earlier demo has it again. Whom
+    staff put somewhere stays as it is.
 
     Parameters
     ----------
@@ -46,10 +48,16 @@ def admit_played(history: str, devices: Sequence[str]) -> None:
     try:
         upgrade(engine)
         care = Care(engine)
+        now = int(time.time() * 1000)
+        for stay in care.open_stays():
+            if stay.patient not in devices and stay.ward == WARD and _is_ours(care, stay):
+                care.discharge(stay.patient, WHO, now)
         for number, device in enumerate(devices, 1):
-            if care.stays(patient=device):
+            if stays := care.stays(patient=device):
+                last = stays[-1]
+                if last.to_ms is not None and _is_ours(care, last) and care.open_stay(person=last.person) is None:
+                    care.reopen(last, WHO, now)
                 continue
-            now = int(time.time() * 1000)
             person = new_person(f"Demo {device}", now)
             care.admit(person, device, str(number), WARD, "adult", WHO, now)
             for turnover in care.turnovers([device], 0):
@@ -57,3 +65,8 @@ def admit_played(history: str, devices: Sequence[str]) -> None:
             care.consent(Consent(person.person, "monitoring", True, "the demo: nobody is behind it", WHO, now))
     finally:
         engine.dispose()
+
+
+def _is_ours(care: Care, stay: Stay) -> bool:
+    """Whether a demo made the person."""
+    return any(consent.who == WHO for consent in care.consents(stay.person))

@@ -12,7 +12,7 @@ from sqlalchemy import insert
 from test_rights import DEVICE, NAME, SECONDS, house_in, now_ms, stay_after, stay_of
 from typer.testing import CliRunner
 
-from alerts.care import Care
+from alerts.care import Care, new_person
 from alerts.care_model import Consent
 from alerts.care_rows import reached
 from alerts.database import open_engine
@@ -78,7 +78,7 @@ def test_a_withdrawn_consent_exports_nothing(tmp_path: Path) -> None:
 
 
 def test_a_demo_has_people_who_agreed_to_monitoring_alone(tmp_path: Path) -> None:
-    """Each device of the source gets a person once; a second start, or a discharge, brings no other."""
+    """Each device of the source gets a person once, whom a second start brings back, and never another."""
     url = f"sqlite:///{tmp_path}/h.db"
     devices = played_devices(("simulate", "--patients", "30", "--speed", "1"))
     assert devices == cast_names(30)
@@ -95,7 +95,33 @@ def test_a_demo_has_people_who_agreed_to_monitoring_alone(tmp_path: Path) -> Non
     assert care.turnovers(devices, 2**62) == []
     care.discharge(devices[0], "x", now_ms() + 2)
     admit_played(url, devices)
-    assert len(care.open_stays()) == 4
+    assert {(stay.patient, stay.person) for stay in care.open_stays()} == {
+        (stay.patient, stay.person) for stay in stays
+    }
+    assert [turnover.act for turnover in care.turnovers(devices, 2**62)] == ["discharge", "admit"]
+    engine.dispose()
+
+
+def test_a_smaller_demo_leaves_no_silent_beds(tmp_path: Path) -> None:
+    """Whom it does not play is let go, and told so, until a larger one does; whom staff put in a bed stays there."""
+    url = f"sqlite:///{tmp_path}/h.db"
+    devices = cast_names(4)
+    admit_played(url, devices)
+    engine = open_engine(url)
+    care = Care(engine)
+    for patient in (devices[2], "real-1"):
+        if care.open_stay(patient=patient):
+            care.discharge(patient, "nurse", now_ms() + 1)
+        care.admit(new_person(f"Real {patient}", now_ms()), patient, "9", "Ward", "adult", "nurse", now_ms() + 2)
+    care.transfer(devices[1], "10", "Ward", "real-2", "nurse", now_ms() + 3)
+    before = care.turnovers([], 2**62)
+    admit_played(url, devices[:1])
+    assert {stay.patient for stay in care.open_stays()} == {devices[0], devices[2], "real-1", "real-2"}
+    (told,) = care.turnovers([], 2**62)[len(before) :]
+    assert (told.channel, told.act) == (devices[3], "discharge")
+    admit_played(url, devices)
+    assert {stay.patient for stay in care.open_stays()} == {devices[0], devices[2], devices[3], "real-1", "real-2"}
+    assert len(care.persons()) == 6
     engine.dispose()
 
 
