@@ -137,11 +137,11 @@ class Segments:
 
     def _new(self, timeline: Timeline, frame: Frame, server_ms: int, sample: int, number: int, bits: int) -> Segment:
         length = segment_length(frame.rate)
-        known = self.of_epoch(frame.device, frame.epoch)
         if frame.epoch == timeline.epoch:
             ms = timeline.clock.origin_ms + sample * 1000 / frame.rate
-        elif known:
-            ms = min(known, key=lambda item: abs(item.first - sample)).ms(sample)
+        # Of an epoch that is over, all segments; to ask for them each hour would cost ever more as an epoch goes on.
+        elif others := self.of_epoch(frame.device, frame.epoch):
+            ms = min(others, key=lambda item: abs(item.first - sample)).ms(sample)
         else:
             ms = timeline.guess_ms(frame, server_ms) + (sample - frame.sample) * 1000 / frame.rate
         segment = _timed(
@@ -161,7 +161,7 @@ class Segments:
                 anchors=((sample, ms),),
             )
         )
-        known.append(segment)
+        self.of_epoch(frame.device, frame.epoch, sample).append(segment)
         self.open(segment).indexed = True
         return segment
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from recording_desk import T0, Desk, beat, desk, entry, frames, samples
 
-from alerts.archive_files import read_beats, read_units
+from alerts.archive_files import Segment, read_beats, read_units
 from bus.messages import Entry, Inbound, StatusEvent
 from ingest.codecs import encode_frame
 from rhythmwatch.record import LEFT_AT_ONCE
@@ -59,15 +59,25 @@ def test_times_follow_a_clock_that_steps_often(desk: Desk) -> None:
         assert segment.ms((number + 1) * 250) == pytest.approx(sent[number].server_ms, abs=ANCHOR_MS)
 
 
-def test_memory_holds_the_end_of_an_epoch(desk: Desk) -> None:
+def test_memory_holds_the_end_of_an_epoch(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of an epoch of days only the last hours are in memory; what comes late finds its segment all the same."""
     hours, step = 40, 250 * 3600
+    asked: list[int] = []
+    segments_of = desk.index.segments_of
+
+    def counted(patient: str, epoch: int, sample: int) -> list[Segment]:
+        found = segments_of(patient, epoch, sample)
+        asked.append(len(found))
+        return found
+
+    monkeypatch.setattr(desk.index, "segments_of", counted)
     part = samples(250, leads=1)
     for hour in range(hours):
         (frame,) = frames(part, first=hour * step)
         desk.put([entry(frame), entry(replace(frame, sample=hour * step + 250)), beat(hour * step + 100)])
         desk.recording.flush()
     assert len(desk.recording._segments.of_epoch("bed-1", 1, hours * step)) == KEPT
+    assert sum(asked) <= hours, "an hour costs more the longer the epoch is"
     (missed,) = frames(samples(250, leads=1, seed=5), first=3 * step + 500)
     desk.put([entry(missed, Entry.BACKFILL, 3_600_000), beat(3 * step + 600)])
     desk.recording.flush()
