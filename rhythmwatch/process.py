@@ -22,6 +22,8 @@ HEARTBEAT_S: Final = 1.0
 NICE_BEHIND: Final = 5
 GARBAGE: Final = 25_000
 """Containers made and not freed after which the collector looks for cycles."""
+TIDY_S: Final = 60.0
+"""Longest that young cycles wait: a process with little to do would gather them for hours."""
 
 
 def die_with_parent() -> None:
@@ -58,6 +60,12 @@ def configure_logs(process: str, *, json_lines: bool | None = None, level: str =
     )
     structlog.contextvars.bind_contextvars(process=process)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+async def _tidy() -> None:
+    while True:
+        await asyncio.sleep(TIDY_S)
+        gc.collect(1)
 
 
 async def _beat() -> None:
@@ -103,11 +111,12 @@ def run_until_stopped(
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signum, stop.set)
-        beating = asyncio.create_task(_beat(), name="heartbeat")
+        beside = [asyncio.create_task(_beat(), name="heartbeat"), asyncio.create_task(_tidy(), name="tidy")]
         try:
             await main(stop)
         finally:
-            beating.cancel()
+            for part in beside:
+                part.cancel()
 
     runner: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
     with contextlib.suppress(ImportError):
