@@ -1,12 +1,15 @@
 """Memory of each process over a simulated day: ``python benchmarks/day.py --patients 14 --speed 38 --looks day.jsonl``.
 
 Patients (recordings of mitdb at 250 Hz that begin anew, else simulated) go through the whole chain of one machine:
-broker, ingest, bus, worker, pages with one wall looking on, historian, notifier, recorder, evidence. They are played
-as fast as the chain carries: who publishes holds back where the worker is more than `AHEAD_S` of signal behind, or a
-reader of the bus more than `HELD_S` of wall time. Resident (RSS), proportional (PSS) and unshared (USS) memory, and
-what the bus has allocated, are looked at each simulated 10 minutes. The base is the first look after an hour, and after
-`--settle` seconds of wall time, since checkpoints, flushes and ticks go by the wall. Growth since then above 5 % is a
-failure, and so is a process that was started again, or a day that the chain did not work off.
+broker, ingest, bus, workers, pages with one wall looking on, historian, notifier, recorder, evidence. They are played
+as fast as the chain carries: who publishes holds back where the slowest partition is more than `AHEAD_S` of signal
+behind, or a reader of the bus more than `HELD_S` of wall time. A ward of hundreds takes two workers (`--workers`) and
+frames of some seconds (`--frame`), since the broker, ingest and the bus are paid by the frame.
+
+Resident (RSS), proportional (PSS) and unshared (USS) memory, and what the bus has allocated, are looked at each
+simulated 10 minutes. The base is the first look after an hour, and after `--settle` seconds of wall time, since
+checkpoints, flushes and ticks go by the wall. Growth since then above 5 % is a failure, and so is a process that was
+started again, or a day that the chain did not work off.
 
 Each simulated hour is told as it ends. With `--looks` every look is written to a file, from which `--report` makes the
 same report again, also of a run that was cut short.
@@ -31,7 +34,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -59,10 +62,11 @@ from bus.messages import Entry, partition_of, unpack_inbound
 from bus.streams import START, Bus, Position, milliseconds, order
 from bus.tasks import end
 from ingest.codecs import decode_frame, encode_frame
-from ingest.connection import Connection, publish_packet
+from ingest.connection import Connection
 from ingest.device_model import DeviceMeta, topic_of
 from ingest.frame import Frame
-from ingest.replay import FRAME_SECONDS, Source, play
+from ingest.packets import publish_packet
+from ingest.replay import FRAME_SECONDS, RecordingSource, Source, play
 from ingest.subscriber import SubscriberOptions
 from rhythmwatch.addresses import BrokerAddress
 from rhythmwatch.demo_people import admit_played
@@ -74,13 +78,13 @@ HOUR_S: Final = 3600
 LOOK_S: Final = 600
 """Signal between two looks at the memory."""
 LOOKS_AN_HOUR: Final = HOUR_S // LOOK_S
-AHEAD_S: Final = 180
+AHEAD_S: Final = 240
 """Signal of each patient that may be under way between publisher and stored outputs."""
 HELD_S: Final = 150.0
 """The recorder moves its position each minute."""
 FASTEST: Final = 150.0
 """Times real time: a device may send 200 messages a second."""
-POLL_S: Final = 0.2
+POLL_S: Final = 0.5
 TRIM_S: Final = 5.0
 DRAIN_S: Final = 120.0
 ROLLUP: Final = re.compile(r"^(Rss|Pss|Private_Clean|Private_Dirty):\s+(\d+) kB", re.MULTILINE)
@@ -101,6 +105,11 @@ class Shortened:
             yield frame
 
 
+def _framed(source: Source, seconds: float) -> Source:
+    """Have a recording cut into frames of another length."""
+    return replace(source, seconds=seconds) if isinstance(source, RecordingSource) else source
+
+
 class HeldBack:
     """Publisher that goes no further than the chain allows.
 
@@ -111,15 +120,15 @@ class HeldBack:
     rounds : int
         Rounds begun.
     done_s : float
-        Seconds of the first device's signal whose outputs are stored.
+        Seconds of the signal whose outputs are stored, of all devices.
     """
 
-    def __init__(self, connection: Connection, sources: Sequence[Source], speed: float) -> None:
+    def __init__(self, connection: Connection, sources: Sequence[Source], speed: float, frame_s: float) -> None:
         self.rounds = 0
         self.done_s = 0.0
         self.first = sources[0].device
         self._connection, self._count = connection, len(sources)
-        self._speed = speed
+        self._speed, self._frame_s = speed, frame_s
         self._sent = 0
         self._until_s = 0.0
         self._allowed = asyncio.Event()
@@ -143,10 +152,10 @@ class HeldBack:
         self._allowed.set()
 
     async def _turn(self) -> None:
-        while self.rounds * FRAME_SECONDS >= self._until_s:
+        while self.rounds * self._frame_s >= self._until_s:
             self._allowed.clear()
             await self._allowed.wait()
-        due = self._began + self.rounds * FRAME_SECONDS / self._speed
+        due = self._began + self.rounds * self._frame_s / self._speed
         await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
         self.rounds += 1
 
@@ -177,7 +186,7 @@ class Watch:
             await asyncio.sleep(POLL_S)
 
     async def _behind_s(self) -> float:
-        """Follow the first patient to where its outputs are stored; gives how far the slowest reader is behind."""
+        """Follow the signal to where all outputs are stored; gives how far the slowest reader is behind."""
         partition = partition_of(self.publisher.first, self.bus.partitions)
         for _, records in await self.bus.read({partition: self._cursor}, count=5_000):
             for record in records:
@@ -186,14 +195,17 @@ class Watch:
                     frame = decode_frame(entry.payload)
                     self._under_way.append((record.position, (frame.sample + len(frame.samples)) / frame.rate))
             self._cursor = records[-1].position
-        (stats,) = await self.bus.stats([partition])
-        while self._under_way and order(self._under_way[0][0]) <= order(stats.position):
+        found = await self.bus.stats(range(self.bus.partitions))
+        # A round of all patients has one time on the bus, about; the partition with most of them is the slowest.
+        slowest = min((order(item.position) for item in found if item.position != item.last), default=None)
+        while self._under_way and (slowest is None or order(self._under_way[0][0]) < slowest):
             self.publisher.done_s = self._under_way.popleft()[1]
-        held = await self.bus.held(partition)
-        newest = milliseconds(stats.last)
-        return (
-            max((newest - milliseconds(position) for position in held.values() if position != START), default=0) / 1e3
-        )
+        behind = 0.0
+        for item in found:
+            for position in (await self.bus.held(item.partition)).values():
+                if position != START:
+                    behind = max(behind, (milliseconds(item.last) - milliseconds(position)) / 1e3)
+        return behind
 
     async def _trim(self) -> None:
         """Forget the events of signal that was done more than an hour of it ago."""
@@ -250,7 +262,17 @@ async def look(running: Running, hours: float, began: float) -> Look:
     return Look(hours, time.monotonic() - began, found)
 
 
-async def day(folder: Path, data: Path | None, patients: int, hours: float, speed: float, looks: Looks) -> None:
+async def day(
+    folder: Path,
+    data: Path | None,
+    looks: Looks,
+    *,
+    patients: int,
+    hours: float,
+    speed: float,
+    frame_s: float,
+    workers: int,
+) -> None:
     """Play a day through a station and look at its memory.
 
     Raises
@@ -259,9 +281,11 @@ async def day(folder: Path, data: Path | None, patients: int, hours: float, spee
         If the station does not become ready, or does not work off what it was given.
     """
     seconds = round(hours * HOUR_S)
-    sources = [Shortened(source, seconds) for source in load_sources(data, 0, patients)]
+    sources = [
+        Shortened(_framed(source, frame_s), round(seconds / frame_s)) for source in load_sources(data, 0, patients)
+    ]
     admit_played(f"sqlite:///{folder / 'history.db'}", [source.device for source in sources])
-    station = Station(state=folder, host="127.0.0.1", port=0)
+    station = Station(state=folder, host="127.0.0.1", port=0, workers=workers)
     async with running_station(station, asyncio.Event()) as running, Bus(running.bus) as bus:
         # A machine that has other work may take more than one turn.
         if not (await running.ready or await until_ready(running.url) or await until_ready(running.url)):
@@ -271,7 +295,7 @@ async def day(folder: Path, data: Path | None, patients: int, hours: float, spee
         options = SubscriberOptions(address.host, address.port, address.username, address.password, "day")
         try:
             async with Connection(options, mqtt5=False, receive_maximum=1, take=lambda _: None) as connection:
-                await _play(running, bus, connection, sources, seconds, speed, looks)
+                await _play(running, bus, connection, sources, seconds, speed, frame_s, looks)
         finally:
             await end([wall])
 
@@ -283,13 +307,14 @@ async def _play(
     sources: Sequence[Source],
     seconds: int,
     speed: float,
+    frame_s: float,
     looks: Looks,
 ) -> None:
     now = time.time_ns() // 1_000_000
     for number, source in enumerate(sources, 1):
         meta = msgspec.json.encode(DeviceMeta(source.device, now, source.rate, source.leads, source.gain))
         connection.write(publish_packet(topic_of(source.device, "meta"), meta, mid=number, retain=True))
-    publisher = HeldBack(connection, sources, speed)
+    publisher = HeldBack(connection, sources, speed, frame_s)
     watcher = asyncio.create_task(Watch(bus, publisher).run(), name="watch")
     player = asyncio.create_task(play(sources, publisher, epoch=now, start_ms=now, speed=0), name="player")
     began = quiet_since = time.monotonic()
@@ -328,6 +353,8 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=14)
     parser.add_argument("--hours", type=float, default=24.0)
     parser.add_argument("--speed", type=float, default=FASTEST, help=f"times real time at most, up to {FASTEST:.0f}")
+    parser.add_argument("--frame", type=float, default=FRAME_SECONDS, help="seconds of signal in a frame")
+    parser.add_argument("--workers", type=int, default=1, help="worker processes")
     parser.add_argument("--settle", type=float, default=300.0, help="seconds of wall time before the base")
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--looks", type=Path, default=None, help="file for all looks, written as they are taken")
@@ -379,7 +406,12 @@ def _run(given: argparse.Namespace) -> tuple[list[Look], bool]:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with tempfile.TemporaryDirectory(prefix="rw-day-", ignore_cleanup_errors=True) as folder:
         try:
-            uvloop.run(day(Path(folder), given.data, given.patients, given.hours, min(given.speed, FASTEST), looks))
+            uvloop.run(
+                day(
+                    Path(folder), given.data, looks, patients=given.patients, hours=given.hours,
+                    speed=min(given.speed, FASTEST), frame_s=given.frame, workers=given.workers,
+                )
+            )  # fmt: skip
         except (RuntimeError, KeyboardInterrupt) as error:
             console.print(f"ended early: {error}", style="red")
             return looks.all, False
