@@ -65,7 +65,7 @@ from ingest.codecs import decode_frame, encode_frame
 from ingest.connection import Connection
 from ingest.device_model import DeviceMeta, topic_of
 from ingest.frame import Frame
-from ingest.packets import publish_packet
+from ingest.packets import MOST, publish_packet
 from ingest.replay import FRAME_SECONDS, RecordingSource, Source, play
 from ingest.subscriber import SubscriberOptions
 from rhythmwatch.addresses import BrokerAddress
@@ -127,7 +127,7 @@ class HeldBack:
         self.rounds = 0
         self.done_s = 0.0
         self.first = sources[0].device
-        self._connection, self._count = connection, len(sources)
+        self._connection = connection
         self._speed, self._frame_s = speed, frame_s
         self._sent = 0
         self._until_s = 0.0
@@ -143,7 +143,7 @@ class HeldBack:
         if frame.device == self.first:
             await self._turn()
         self._sent += 1
-        mid = self._sent % 65_535 + 1
+        mid = self._sent % MOST + 1
         self._connection.write(publish_packet(topic_of(frame.device, "ecg"), encode_frame(frame), mid=mid))
 
     def allow(self, until_s: float) -> None:

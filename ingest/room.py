@@ -24,6 +24,7 @@ from ingest.codecs import UNREADABLE
 from ingest.connection import Connection, Pauses, Received, connect_error
 from ingest.connection_options import ConnectionOptions
 from ingest.limits import DeviceLimits
+from ingest.packets import MOST
 
 MESSAGES: Final = 200_000
 BYTES: Final = 512 << 20
@@ -33,7 +34,6 @@ PRESSED: Final = 0.5
 ANSWERED: Final = 2 * WINDOW
 AGAIN_S: Final = 2.0
 BACKOFF_S: Final = (0.1, 10.0)
-_AT_ONCE: Final = 65_535
 _SAYS_STORED: Final = b'{"name":"stored"'
 
 _log = structlog.get_logger(__name__)
@@ -144,7 +144,7 @@ class RoomWatch:
         """Stay connected until cancelled."""
         pauses = Pauses(*BACKOFF_S)
         while True:
-            connection = Connection(self._options, mqtt5=mqtt5(), receive_maximum=_AT_ONCE, take=self.take)
+            connection = Connection(self._options, mqtt5=mqtt5(), receive_maximum=MOST, take=self.take)
             try:
                 async with connection:
                     await connection.subscribe_all((STORED, "commands"), qos=0)

@@ -22,7 +22,7 @@ from scipy.signal import resample_poly
 from ingest.codecs import encode_frame
 from ingest.connection import BrokerLostError, Connection
 from ingest.device_model import DeviceMeta, topic_of
-from ingest.packets import publish_packet
+from ingest.packets import MOST, publish_packet
 from ingest.recordings import Recording, data_folder, list_records, read_record
 from ingest.replay import FRAME_SECONDS, RecordingSource, Source
 from ingest.simulator_cast import cast_sources
@@ -193,5 +193,5 @@ class _Generator:
         raise BrokerLostError("the broker closed the connection")
 
     def _packet(self, topic: str, payload: bytes, *, retain: bool = False) -> bytes:
-        self._number = self._number % 65_535 + 1
+        self._number = self._number % MOST + 1
         return publish_packet(topic, payload, mid=self._number, retain=retain)
