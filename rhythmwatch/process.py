@@ -23,7 +23,8 @@ NICE_BEHIND: Final = 5
 GARBAGE: Final = 25_000
 """Containers made and not freed after which the collector looks for cycles."""
 TIDY_S: Final = 60.0
-"""Longest that young cycles wait: a process with little to do would gather them for hours."""
+"""Longest that young cycles wait: a process with little to do would gather them for hours. And longest that memory is
+kept which a moment with much to do took: the allocator holds what is free between blocks in use, unless it is asked."""
 
 
 def die_with_parent() -> None:
@@ -63,9 +64,13 @@ def configure_logs(process: str, *, json_lines: bool | None = None, level: str =
 
 
 async def _tidy() -> None:
+    # Of glibc; other allocators give back by themselves.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     while True:
         await asyncio.sleep(TIDY_S)
         gc.collect(1)
+        if trim is not None:
+            trim(0)
 
 
 async def _beat() -> None:
