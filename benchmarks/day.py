@@ -1,15 +1,19 @@
 """Memory of each process over a simulated day: ``python benchmarks/day.py --patients 14 --speed 38 --looks day.jsonl``.
 
 Patients (recordings of mitdb at 250 Hz that begin anew, else simulated) go through the whole chain of one machine:
-broker, ingest, bus, workers, pages with one wall looking on, historian, notifier, recorder, evidence. They are played
-as fast as the chain carries: who publishes holds back where the slowest partition is more than `AHEAD_S` of signal
-behind, or a reader of the bus more than `HELD_S` of wall time. A ward of hundreds takes two workers (`--workers`) and
-frames of some seconds (`--frame`), since the broker, ingest and the bus are paid by the frame.
+broker, ingest, bus, workers, pages with one wall looking on, historian, notifier, recorder, evidence. Staff go round
+and acknowledge what stands at each bed each half an hour of the signal: an alarm is kept until somebody does.
+
+All is played as fast as the chain carries: who publishes holds back where the slowest partition is more than `AHEAD_S`
+of signal behind, or a reader of the bus more than `HELD_S` of wall time. A ward of hundreds takes two workers
+(`--workers`) and frames of some seconds (`--frame`), since the broker, ingest and the bus are paid by the frame.
 
 Resident (RSS), proportional (PSS) and unshared (USS) memory, and what the bus has allocated, are looked at each
 simulated 10 minutes. The base is the first look after an hour, and after `--settle` seconds of wall time, since
-checkpoints, flushes and ticks go by the wall. Growth since then above 5 % is a failure, and so is a process that was
-started again, or a day that the chain did not work off.
+checkpoints, flushes and ticks go by the wall. A process moves up and down by some percent with the size of its batches,
+and once a minute it gives back what it has free; so the mean of the looks in the hour from the base on is compared with
+the mean of those in the last hour. Growth above 5 % is a failure, and so is a process that was started again, or a day
+that the chain did not work off. The two single looks, at the base and at the end, are told beside it.
 
 Each simulated hour is told as it ends. With `--looks` every look is written to a file, from which `--report` makes the
 same report again, also of a run that was cut short.
@@ -27,7 +31,6 @@ import asyncio
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -41,11 +44,11 @@ from typing import Final
 import msgspec
 import structlog
 import uvloop
+from day_memory import look
 from day_report import (
     ALLOWED,
     Look,
     Looks,
-    Memory,
     as_json,
     columns,
     course_table,
@@ -54,7 +57,7 @@ from day_report import (
     read_looks,
     verdict_table,
 )
-from redis.asyncio import Redis
+from day_staff import go_round
 from rich.console import Console
 
 from bus.errors import BusError
@@ -71,7 +74,7 @@ from ingest.subscriber import SubscriberOptions
 from rhythmwatch.addresses import BrokerAddress
 from rhythmwatch.demo_people import admit_played
 from rhythmwatch.load import load_sources
-from rhythmwatch.measuring import bus_pid, listen
+from rhythmwatch.measuring import listen
 from rhythmwatch.station import Running, Station, running_station, until_ready
 
 HOUR_S: Final = 3600
@@ -87,7 +90,6 @@ FASTEST: Final = 150.0
 POLL_S: Final = 0.5
 TRIM_S: Final = 5.0
 DRAIN_S: Final = 120.0
-ROLLUP: Final = re.compile(r"^(Rss|Pss|Private_Clean|Private_Dirty):\s+(\d+) kB", re.MULTILINE)
 
 console = Console(stderr=True)
 
@@ -222,46 +224,6 @@ class Watch:
             await self.bus.trim(item.partition, min(upto, held, key=order), "events")
 
 
-def memory_of(pid: int, data: float = 0.0) -> Memory:
-    """Memory of a process (Linux); `OSError` when it has ended."""
-    found = {name: int(kb) / 1000 for name, kb in ROLLUP.findall(Path(f"/proc/{pid}/smaps_rollup").read_text("ascii"))}
-    return Memory(pid, found["Rss"], found["Pss"], found["Private_Clean"] + found["Private_Dirty"], data)
-
-
-async def data_of(bus: str) -> float:
-    """Ask a bus server how much it has allocated, MB."""
-    async with Redis.from_url(bus, protocol=2) as server:
-        return int((await server.info("memory"))["used_memory"]) / 1e6
-
-
-def broker_pid() -> int | None:
-    """Process id of the embedded mosquitto, our child; None where the broker is another."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
-            except OSError:
-                continue
-            if name == "mosquitto" and int(rest.split()[1]) == os.getpid():
-                return int(entry.name)
-    return None
-
-
-async def look(running: Running, hours: float, began: float) -> Look:
-    """Take the memory of all processes."""
-    pids = {part.name: running.supervisor.pid(part.name) for part in running.supervisor.parts}
-    pids |= {"bus": await bus_pid(running.bus), "broker": broker_pid()}
-    data = {"bus": await data_of(running.bus)}
-    found = {}
-    for name, pid in pids.items():
-        if pid is not None:
-            try:
-                found[name] = memory_of(pid, data.get(name, 0.0))
-            except OSError:
-                console.print(f"{name} could not be looked at", style="yellow")
-    return Look(hours, time.monotonic() - began, found)
-
-
 async def day(
     folder: Path,
     data: Path | None,
@@ -316,13 +278,16 @@ async def _play(
         connection.write(publish_packet(topic_of(source.device, "meta"), meta, mid=number, retain=True))
     publisher = HeldBack(connection, sources, speed, frame_s)
     watcher = asyncio.create_task(Watch(bus, publisher).run(), name="watch")
+    beds = [source.device for source in sources]
+    staff = asyncio.create_task(go_round(running, beds, lambda: publisher.done_s), name="staff")
     player = asyncio.create_task(play(sources, publisher, epoch=now, start_ms=now, speed=0), name="player")
     began = quiet_since = time.monotonic()
     known = 0.0
     try:
         while publisher.done_s < seconds:
-            if player.done():
-                player.result()
+            for part in (player, staff):
+                if part.done():
+                    part.result()
             if publisher.done_s > known:
                 quiet_since, known = time.monotonic(), publisher.done_s
             if time.monotonic() - quiet_since > DRAIN_S:
@@ -334,7 +299,7 @@ async def _play(
             await asyncio.sleep(POLL_S)
         looks.add(await look(running, seconds / HOUR_S, began))
     finally:
-        await end([player, watcher])
+        await end([player, watcher, staff])
 
 
 def _tell(one: Look, seconds: float) -> None:

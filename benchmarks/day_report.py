@@ -11,6 +11,8 @@ from rich.table import Table
 
 ALLOWED: Final = 5.0
 """Percent."""
+MEAN_H: Final = 1.0
+"""Of what moves up and down, two single looks say little: the means of an hour are told beside them."""
 COLOURS: Final = 10
 """Before they begin anew."""
 DATA: Final = "bus"
@@ -51,13 +53,19 @@ class Process(msgspec.Struct, frozen=True):
         At the base and at the end; None where it was not there.
     growth, data_growth : float or None
         Percent since the base.
+    mean_rss : tuple of float or None
+        Mean of the looks in the hour from the base on, and in the last hour.
+    mean_growth : float or None
+        Percent between the two.
     good : bool
-        The same process, and grown by no more than `ALLOWED`.
+        The same process, there at the base and at the end, and its mean grown by no more than `ALLOWED`.
     """
 
     rss: tuple[float | None, float | None]
     most_rss: float
     growth: float | None
+    mean_rss: tuple[float | None, float | None]
+    mean_growth: float | None
     data: tuple[float | None, float | None]
     data_growth: float | None
     pss: float | None
@@ -113,27 +121,40 @@ def judge(looks: Sequence[Look], settle_s: float) -> tuple[Look, dict[str, Proce
         raise ValueError(f"too short: no look after an hour and {settle_s:.0f} s of wall time but the last")
     base, last = later[0], looks[-1]
     names = sorted(base.processes.keys() | last.processes.keys())
-    return base, {name: _judged(looks, base.processes.get(name), last.processes.get(name), name) for name in names}
+    return base, {name: _judged(looks, base, last, name) for name in names}
 
 
-def _judged(looks: Iterable[Look], before: Memory | None, after: Memory | None, name: str) -> Process:
+def _judged(looks: Sequence[Look], base: Look, last: Look, name: str) -> Process:
+    before, after = base.processes.get(name), last.processes.get(name)
     same = before is not None and after is not None and before.pid == after.pid
     rss, data = ((_size(before, what), _size(after, what)) for what in ("rss", "data"))
     growth = _growth(*rss)
+    mean_rss = (
+        _mean_rss((one for one in looks if base.hours <= one.hours < base.hours + MEAN_H), name),
+        _mean_rss((one for one in looks if one.hours > last.hours - MEAN_H), name),
+    )
+    mean_growth = _growth(*mean_rss)
     return Process(
         rss=rss,
         most_rss=max(one.processes[name].rss for one in looks if name in one.processes),
         growth=growth,
+        mean_rss=mean_rss,
+        mean_growth=mean_growth,
         data=data,
         data_growth=_growth(*data),
         pss=_size(after, "pss"),
         uss=_size(after, "uss"),
-        good=same and growth is not None and growth <= ALLOWED,
+        good=same and mean_growth is not None and mean_growth <= ALLOWED,
     )
 
 
 def _size(memory: Memory | None, what: str) -> float | None:
     return None if memory is None else float(getattr(memory, what))
+
+
+def _mean_rss(looks: Iterable[Look], name: str) -> float | None:
+    found = [one.processes[name].rss for one in looks if name in one.processes]
+    return sum(found) / len(found) if found else None
 
 
 def _growth(before: float | None, after: float | None) -> float | None:
@@ -172,12 +193,15 @@ def course_table(looks: Sequence[Look]) -> Table:
 
 def verdict_table(processes: dict[str, Process]) -> Table:
     """Make the table of who grew."""
-    table = Table("process", "RSS at the base, MB", "at the end", "most", "growth, %", "PSS", "USS", "")
+    table = Table(
+        "process", "first hour", "last hour", "growth, %", "base", "end", "growth, %", "most", "USS", "",
+        title="Means of RSS in the hour from the base on and in the last, and single looks, MB",
+    )  # fmt: skip
     for name, one in processes.items():
-        row = (*one.rss, one.most_rss, one.growth, one.pss, one.uss)
+        row = (*one.mean_rss, one.mean_growth, *one.rss, one.growth, one.most_rss, one.uss)
         table.add_row(name, *map(_shown, row), "" if one.good else "grew or was started again")
         if one.data_growth is not None:
-            table.add_row(f"{name} data", *map(_shown, (*one.data, None, one.data_growth)), "", "", "")
+            table.add_row(f"{name} data", "", "", "", *map(_shown, (*one.data, one.data_growth)), "", "", "")
     return table
 
 

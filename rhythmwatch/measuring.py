@@ -80,7 +80,7 @@ async def bus_use(url: str, partitions: int) -> BusUse:
 
 async def listen(running: Running, receipts: list[Receipt]) -> None:
     """Receive as a page does, noting when each new alarm came."""
-    cookies = await asyncio.to_thread(_log_in, running)
+    cookies = await asyncio.to_thread(log_in, running)
     address = running.url.replace("http", "ws", 1) + "/ws"
     async with connect(
         address, origin=Origin(running.url), additional_headers={"Cookie": cookies}, max_size=None
@@ -97,7 +97,7 @@ async def listen(running: Running, receipts: list[Receipt]) -> None:
                     receipts.append(Receipt(alarm, at))
 
 
-def _log_in(running: Running) -> str:
+def log_in(running: Running) -> str:
     """Log in as a person does; returns the cookies to send."""
     jar = CookieJar()
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))

@@ -21,22 +21,36 @@ def course(hours: float, **rss: tuple[int, float]) -> object:
 LOOKS = [
     course(0.5, bus=(1, 10.0), web=(2, 100.0), worker=(3, 200.0)),
     course(1.0, bus=(1, 20.0), web=(2, 110.0), worker=(3, 200.0)),
-    course(1.5, bus=(1, 30.0), web=(2, 112.0), worker=(3, 200.0)),
-    course(2.2, bus=(1, 21.0), web=(2, 112.0), worker=(3, 200.0)),
-    course(2.8, bus=(1, 21.2), web=(2, 115.0), worker=(4, 200.0)),
+    course(1.5, bus=(1, 30.0), web=(2, 114.0), worker=(3, 200.0)),
+    course(2.2, bus=(1, 26.2), web=(2, 118.0), worker=(3, 200.0)),
+    course(2.8, bus=(1, 26.4), web=(2, 115.0), worker=(4, 200.0)),
 ]
 
 
-def test_growth_counts_from_the_first_look_after_an_hour() -> None:
-    """What grew beyond the limit and what was started again is no good; a peak between is told."""
+def test_growth_counts_from_the_hour_after_the_first() -> None:
+    """By the means of two hours: what grew beyond the limit and what was started again is no good; a peak is told."""
     base, found = report.judge(LOOKS, 0.0)
     assert base is LOOKS[1]
     assert {name: one.good for name, one in found.items()} == {"bus": False, "web": True, "worker": False}
-    assert [found[name].growth for name in ("bus", "web", "worker")] == [6.0, 4.5, 0.0]
-    assert (found["bus"].most_rss, found["bus"].data, found["bus"].data_growth) == (30.0, (10.0, 10.6), 6.0)
+    assert (found["bus"].mean_rss, found["bus"].mean_growth) == ((25.0, pytest.approx(26.3)), 5.2)
+    assert (found["web"].mean_rss, found["web"].mean_growth) == ((112.0, 116.5), 4.0)
+    assert [found[name].growth for name in ("bus", "web", "worker")] == [32.0, 4.5, 0.0]
+    assert (found["bus"].most_rss, found["bus"].data, found["bus"].data_growth) == (30.0, (10.0, 13.2), 32.0)
     assert report.judge(LOOKS, 101.0)[0] is LOOKS[2]
     with pytest.raises(ValueError, match="too short"):
         report.judge(LOOKS[:2], 0.0)
+
+
+def test_a_saw_tooth_that_ends_at_its_top_has_not_grown() -> None:
+    """Nor is one that ends at its foot good for that."""
+    for last, growth in (("high", 20.0), ("low", -16.7)):
+        teeth = [100.0, 110.0, 120.0] if last == "high" else [120.0, 110.0, 100.0]
+        looks = [course(1 + n / 3, bus=(1, size)) for n, size in enumerate(2 * teeth)]
+        bus = report.judge(looks, 0.0)[1]["bus"]
+        assert (bus.growth, bus.mean_growth, bus.good) == (growth, 0.0, True)
+    grown = [course(1 + n / 3, bus=(1, size)) for n, size in enumerate([120.0, 110.0, 100.0, 130.0, 125.0, 120.0])]
+    bus = report.judge(grown, 0.0)[1]["bus"]
+    assert (bus.growth, bus.mean_growth, bus.good) == (0.0, 13.6, False)
 
 
 def test_a_process_that_ended_is_no_good() -> None:
