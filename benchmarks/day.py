@@ -57,7 +57,7 @@ from day_report import (
     read_looks,
     verdict_table,
 )
-from day_staff import go_round
+from day_staff import Staff
 from rich.console import Console
 
 from bus.errors import BusError
@@ -74,7 +74,6 @@ from ingest.subscriber import SubscriberOptions
 from rhythmwatch.addresses import BrokerAddress
 from rhythmwatch.demo_people import admit_played
 from rhythmwatch.load import load_sources
-from rhythmwatch.measuring import listen
 from rhythmwatch.station import Running, Station, running_station, until_ready
 
 HOUR_S: Final = 3600
@@ -252,20 +251,18 @@ async def day(
         # A machine that has other work may take more than one turn.
         if not (await running.ready or await until_ready(running.url) or await until_ready(running.url)):
             raise RuntimeError("the service did not become ready; the log above says why")
-        wall = asyncio.create_task(listen(running, []), name="wall")
+        staff = Staff(running, [source.device for source in sources])
         address = BrokerAddress.parse(running.devices)
         options = SubscriberOptions(address.host, address.port, address.username, address.password, "day")
-        try:
-            async with Connection(options, mqtt5=False, receive_maximum=1, take=lambda _: None) as connection:
-                await _play(running, bus, connection, sources, seconds, speed, frame_s, looks)
-        finally:
-            await end([wall])
+        async with Connection(options, mqtt5=False, receive_maximum=1, take=lambda _: None) as connection:
+            await _play(running, bus, connection, staff, sources, seconds, speed, frame_s, looks)
 
 
 async def _play(
     running: Running,
     bus: Bus,
     connection: Connection,
+    staff: Staff,
     sources: Sequence[Source],
     seconds: int,
     speed: float,
@@ -278,14 +275,13 @@ async def _play(
         connection.write(publish_packet(topic_of(source.device, "meta"), meta, mid=number, retain=True))
     publisher = HeldBack(connection, sources, speed, frame_s)
     watcher = asyncio.create_task(Watch(bus, publisher).run(), name="watch")
-    beds = [source.device for source in sources]
-    staff = asyncio.create_task(go_round(running, beds, lambda: publisher.done_s), name="staff")
+    duty = asyncio.create_task(staff.be_on_duty(lambda: publisher.done_s), name="staff")
     player = asyncio.create_task(play(sources, publisher, epoch=now, start_ms=now, speed=0), name="player")
     began = quiet_since = time.monotonic()
     known = 0.0
     try:
         while publisher.done_s < seconds:
-            for part in (player, staff):
+            for part in (player, duty):
                 if part.done():
                     part.result()
             if publisher.done_s > known:
@@ -299,7 +295,7 @@ async def _play(
             await asyncio.sleep(POLL_S)
         looks.add(await look(running, seconds / HOUR_S, began))
     finally:
-        await end([player, watcher, staff])
+        await end([player, watcher, duty])
 
 
 def _tell(one: Look, seconds: float) -> None:

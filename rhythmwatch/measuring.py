@@ -7,7 +7,7 @@ import contextlib
 import os
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.cookiejar import CookieJar
 from pathlib import Path
@@ -78,23 +78,30 @@ async def bus_use(url: str, partitions: int) -> BusUse:
     return BusUse(moved, events, sum(held.values()))
 
 
-async def listen(running: Running, receipts: list[Receipt]) -> None:
-    """Receive as a page does, noting when each new alarm came."""
+async def hear(running: Running, take: Callable[[Alarm, float], None]) -> None:
+    """Receive as a page does; `take` gets each state of an alarm and the wall time, ms, at which it came."""
     cookies = await asyncio.to_thread(log_in, running)
     address = running.url.replace("http", "ws", 1) + "/ws"
     async with connect(
         address, origin=Origin(running.url), additional_headers={"Cookie": cookies}, max_size=None
     ) as socket:
-        seen: set[str] = set()
         async for data in socket:
             at = time() * 1000
             for message in msgspec.msgpack.decode(data) if isinstance(data, bytes) else ():
-                if message[0] != "alarm":
-                    continue
-                alarm = msgspec.convert(message, Alarm)
-                if alarm.id not in seen:
-                    seen.add(alarm.id)
-                    receipts.append(Receipt(alarm, at))
+                if message[0] == "alarm":
+                    take(msgspec.convert(message, Alarm), at)
+
+
+async def listen(running: Running, receipts: list[Receipt]) -> None:
+    """Receive as a page does, noting when each new alarm came."""
+    seen: set[str] = set()
+
+    def take(alarm: Alarm, at_ms: float) -> None:
+        if alarm.id not in seen:
+            seen.add(alarm.id)
+            receipts.append(Receipt(alarm, at_ms))
+
+    await hear(running, take)
 
 
 def log_in(running: Running) -> str:
