@@ -9,7 +9,7 @@ of signal behind, or a reader of the bus more than `HELD_S` of wall time. A ward
 (`--workers`) and frames of some seconds (`--frame`), since the broker, ingest and the bus are paid by the frame.
 
 Resident (RSS), proportional (PSS) and unshared (USS) memory, and what the bus has allocated, are looked at each
-simulated 10 minutes. The base is the first look after an hour, and after `--settle` seconds of wall time, since
+two minutes of the signal. The base is the first look after an hour, and after `--settle` seconds of wall time, since
 checkpoints, flushes and ticks go by the wall. A process moves up and down by some percent with the size of its batches,
 and once a minute it gives back what it has free; so the mean of the looks in the hour from the base on is compared with
 the mean of those in the last hour. Growth above 5 % is a failure, and so is a process that was started again, or a day
@@ -77,7 +77,7 @@ from rhythmwatch.load import load_sources
 from rhythmwatch.station import Running, Station, running_station, until_ready
 
 HOUR_S: Final = 3600
-LOOK_S: Final = 600
+LOOK_S: Final = 120
 """Signal between two looks at the memory."""
 LOOKS_AN_HOUR: Final = HOUR_S // LOOK_S
 AHEAD_S: Final = 240

@@ -22,8 +22,9 @@ ANCHOR_MS: Final = 50.0
 """A segment gets a new anchor when the wall clock differs by this from the last one carried on."""
 ANCHORS: Final = 16
 """Each time that a segment has so many anchors more, the difference has to be twice as large for another one."""
-KEPT: Final = 2
-"""Segments of an epoch that stay in memory: this hour's and the one before."""
+KEPT: Final = 1
+"""Segments of an epoch that stay in memory once the index has them: this hour's. What still comes for the one before
+it has the index asked, once from one flush to the next."""
 
 
 @dataclass(slots=True)

@@ -60,7 +60,7 @@ def test_times_follow_a_clock_that_steps_often(desk: Desk) -> None:
 
 
 def test_memory_holds_the_end_of_an_epoch(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of an epoch of days only the last hours are in memory; what comes late finds its segment all the same."""
+    """Of an epoch of days only the last hour is in memory; what comes late finds its segment all the same."""
     hours, step = 40, 250 * 3600
     asked: list[int] = []
     segments_of = desk.index.segments_of
