@@ -12,7 +12,8 @@ from rich.table import Table
 ALLOWED: Final = 5.0
 """Percent."""
 MEAN_H: Final = 1.0
-"""Of what moves up and down, two single looks say little: the means of an hour are told beside them."""
+"""Of what moves up and down, two single looks say little. So the means of an hour are compared; of a run too short for
+two of them those of its halves, as looks that are in both means would hide what grew."""
 COLOURS: Final = 10
 """Before they begin anew."""
 DATA: Final = "bus"
@@ -54,7 +55,7 @@ class Process(msgspec.Struct, frozen=True):
     growth, data_growth : float or None
         Percent since the base.
     mean_rss : tuple of float or None
-        Mean of the looks in the hour from the base on, and in the last hour.
+        Mean of the looks in the hour from the base on, and in the last hour; see `MEAN_H`.
     mean_growth : float or None
         Percent between the two.
     good : bool
@@ -128,16 +129,16 @@ def _judged(looks: Sequence[Look], base: Look, last: Look, name: str) -> Process
     before, after = base.processes.get(name), last.processes.get(name)
     same = before is not None and after is not None and before.pid == after.pid
     rss, data = ((_size(before, what), _size(after, what)) for what in ("rss", "data"))
-    growth = _growth(*rss)
+    span = min(MEAN_H, (last.hours - base.hours) / 2)
     mean_rss = (
-        _mean_rss((one for one in looks if base.hours <= one.hours < base.hours + MEAN_H), name),
-        _mean_rss((one for one in looks if one.hours > last.hours - MEAN_H), name),
+        _mean_rss((one for one in looks if base.hours <= one.hours < base.hours + span), name),
+        _mean_rss((one for one in looks if one.hours > last.hours - span), name),
     )
     mean_growth = _growth(*mean_rss)
     return Process(
         rss=rss,
         most_rss=max(one.processes[name].rss for one in looks if name in one.processes),
-        growth=growth,
+        growth=_growth(*rss),
         mean_rss=mean_rss,
         mean_growth=mean_growth,
         data=data,

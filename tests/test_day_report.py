@@ -53,6 +53,13 @@ def test_a_saw_tooth_that_ends_at_its_top_has_not_grown() -> None:
     assert (bus.growth, bus.mean_growth, bus.good) == (0.0, 13.6, False)
 
 
+def test_the_means_of_a_short_run_share_no_look() -> None:
+    """Of one that grows all the time each half has its own looks, so that it can't pass by being short."""
+    grows = [course(1 + n / 10, bus=(1, 100.0 + 2 * n)) for n in range(11)]
+    bus = report.judge(grows, 0.0)[1]["bus"]
+    assert (bus.mean_rss, bus.mean_growth, bus.good) == ((104.0, 116.0), 11.5, False)
+
+
 def test_a_process_that_ended_is_no_good() -> None:
     """It has a size at the base alone, or at the end alone."""
     ended = [*LOOKS[:4], course(3.0, bus=(1, 20.0), late=(5, 7.0))]
