@@ -19,6 +19,7 @@ from sqlalchemy import delete, select
 from alerts.archive_files import BEAT, MISSING, Segment, read_beats, read_units
 from alerts.archive_index import MINUTES, SEGMENTS, to_segment
 from alerts.database import open_engine, upgrade, writing
+from alerts.sweeping import delete_old
 from alerts.tables import RhythmRow, table_of
 
 JOIN_MS: Final = 1_000.0
@@ -280,8 +281,7 @@ class Archive:
             rows = connection.execute(select(SEGMENTS).where(SEGMENTS.c.to_ms < before_ms)).all()
         segments = [to_segment(row) for row in rows]
         self._delete(segments)
-        with self._writer.begin() as connection:
-            connection.execute(delete(MINUTES).where(MINUTES.c.ms < before_ms - MINUTE_MS))
+        delete_old(self._engine, MINUTES.c.ms, before_ms - MINUTE_MS)
         return len(segments)
 
     def erase(self, patient: str, from_ms: int = 0, to_ms: int = 2**62) -> int:

@@ -62,7 +62,12 @@ class AlarmRow(AlarmColumns, Base):
     """Each alarm as it stands."""
 
     __tablename__ = "alarms"
-    __table_args__ = (Index(None, "patient", "raised_ms"), Index(None, "presence"), Index(None, "raised_ms"))
+    __table_args__ = (
+        Index(None, "patient", "raised_ms"),
+        Index(None, "presence"),
+        Index(None, "raised_ms"),
+        Index(None, "onset_ms"),
+    )
 
     revision: Mapped[int] = mapped_column(Integer)
 
@@ -71,7 +76,7 @@ class ChangeRow(AlarmColumns, Base):
     """Every change of every alarm; rows are only added."""
 
     __tablename__ = "alarm_changes"
-    __table_args__ = (Index(None, "patient", "changed_ms"),)
+    __table_args__ = (Index(None, "patient", "changed_ms"), Index(None, "onset_ms"))
 
     revision: Mapped[int] = mapped_column(Integer, primary_key=True)
 
@@ -80,7 +85,7 @@ class RhythmRow(Base):
     """Changes of rhythm."""
 
     __tablename__ = "rhythms"
-    __table_args__ = (Index(None, "patient", "ms"),)
+    __table_args__ = (Index(None, "patient", "ms"), Index(None, "ms"))
 
     device: Mapped[str] = mapped_column(String(255), primary_key=True)
     epoch: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -95,7 +100,7 @@ class StatusRow(Base):
     """Changes of signal and device state; `entry` is the event's place on the bus, ``partition:position``."""
 
     __tablename__ = "statuses"
-    __table_args__ = (Index(None, "patient", "ms"),)
+    __table_args__ = (Index(None, "patient", "ms"), Index(None, "ms"))
 
     entry: Mapped[str] = mapped_column(String(64), primary_key=True)
     patient: Mapped[str] = mapped_column(String(255))

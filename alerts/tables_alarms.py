@@ -12,7 +12,7 @@ class SettingsRow(Base):
     """Each `bus.messages.SettingsEvent`; rows are only added. `entry` is its place on the bus."""
 
     __tablename__ = "settings"
-    __table_args__ = (Index(None, "patient", "ms"),)
+    __table_args__ = (Index(None, "patient", "ms"), Index(None, "ms"))
 
     entry: Mapped[str] = mapped_column(String(64), primary_key=True)
     patient: Mapped[str] = mapped_column(String(255))
@@ -50,7 +50,7 @@ class JudgementRow(Base):
     """What a person held an alarm to be; the newest of an alarm counts."""
 
     __tablename__ = "judgements"
-    __table_args__ = (Index(None, "alarm"), Index(None, "patient"))
+    __table_args__ = (Index(None, "alarm"), Index(None, "patient"), Index(None, "ms"))
 
     seq: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     alarm: Mapped[str] = mapped_column(String(320))
@@ -65,7 +65,7 @@ class BeatLabelRow(Base):
     """What a person held a beat to be; the newest of a beat counts."""
 
     __tablename__ = "beat_labels"
-    __table_args__ = (Index(None, "patient", "epoch", "sample"),)
+    __table_args__ = (Index(None, "patient", "epoch", "sample"), Index(None, "ms"))
 
     seq: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     patient: Mapped[str] = mapped_column(String(255))

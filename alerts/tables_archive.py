@@ -38,6 +38,7 @@ class MinuteRow(Base):
     """What a minute held, as sums, so that late parts can be added."""
 
     __tablename__ = "minutes"
+    __table_args__ = (Index(None, "ms"),)
 
     patient: Mapped[str] = mapped_column(String(255), primary_key=True)
     ms: Mapped[int] = mapped_column(BigInteger, primary_key=True)
