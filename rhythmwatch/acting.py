@@ -67,7 +67,7 @@ def act(patient: Patient, action: Action, now_ms: int) -> Acted:
     Returns
     -------
     Acted
-        What can't be done has no effect, is counted, and says why.
+        What can't be done has no effect, is counted (but for an acknowledgement that came second), and says why.
     """
     try:
         if action.name == "limits":
@@ -80,10 +80,11 @@ def act(patient: Patient, action: Action, now_ms: int) -> Acted:
         return Acted(state.on_clock(patient.book, now_ms), "refused", str(error), "limits")
     before = patient.book.pause_until_ms
     outcome = state.on_action(patient.book, action.name, action.user, action.alarm, action.values, now_ms)
+    if not outcome.accepted and action.name == "ack":
+        # Somebody was faster, or the alarm ended meanwhile: no news for anybody, and nothing is wrong.
+        return Acted(outcome.changes, note=outcome.message)
     if not outcome.accepted:
-        # An acknowledgement that came second is no news for anybody.
-        reason = "" if action.name == "ack" else "refused"
-        return Acted(outcome.changes, reason, outcome.message, "action")
+        return Acted(outcome.changes, "refused", outcome.message, "action")
     told = action.name if patient.book.pause_until_ms != before else ""
     return Acted(outcome.changes, told, outcome.message)
 

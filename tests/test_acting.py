@@ -164,6 +164,17 @@ def test_an_endless_pause_is_refused():
     assert "at most 120 seconds" in settings.note
 
 
+def test_an_acknowledgement_that_comes_second_is_nothing_to_report():
+    """Two of staff press at the same moment: the first one counts, and nobody is told that an entry was refused."""
+    acks = [act(40_300, "ack"), Inbound(Entry.ACTION, 40_400, "a", pack(Action("ack", "bert")))]
+    output = stories.run(story(FAST, 45, *acks), (1,))
+    acknowledged = [e for _, e in output.events if isinstance(e, AlarmEvent) and e.reason == "acknowledged"]
+    assert [(e.kind, e.acked_by) for e in acknowledged] == [("TACHY", "anna")]
+    assert output.refused == {}
+    dance = stories.run(story(FAST, 8, act(3_300, "dance")), (1,))
+    assert dance.refused == {"action": 1}
+
+
 def test_batches_and_a_checkpoint_change_nothing():
     """Actions in the middle of everything give the same to the bit however the stream is cut, and across a takeover."""
     entries = story(
