@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 import bus.clock
-from alerts.database import open_engine
+from alerts.database import open_engine, upgrade
 from bus.clock import SteadyClock
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,6 +138,15 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    """Open a database of each kind with its tables."""
+    engine = open_engine(url)
+    upgrade(engine)
+    yield engine
     engine.dispose()
 
 

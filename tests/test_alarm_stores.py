@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 import pytest
 from alembic import command
@@ -24,14 +22,6 @@ from bus.messages import AlarmEvent, SettingsEvent, partition_of
 
 NOW = 1_760_000_000_000
 DAY = 86_400_000
-
-
-@pytest.fixture
-def engine(url: str) -> Iterator[Engine]:
-    engine = open_engine(url)
-    upgrade(engine)
-    yield engine
-    engine.dispose()
 
 
 def raised(number: int, patient: str = "p", kind: str = "TACHY", **more: object) -> AlarmEvent:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,6 @@ from alerts.care_retention import expire_events
 from alerts.care_rows import reached
 from alerts.database import open_engine, upgrade
 from alerts.sweeping import delete_old
-
-
-@pytest.fixture
-def engine(url: str) -> Iterator[Engine]:
-    """Open a database with its tables."""
-    engine = open_engine(url)
-    upgrade(engine)
-    yield engine
-    engine.dispose()
 
 
 @pytest.mark.parametrize(("at_once", "expected"), [(1, 5), (2, 3), (3, 3), (100, 1)])
