@@ -22,6 +22,7 @@ from alerts.store import Batch, Store
 from bus.ages import Ages
 from bus.errors import BusError
 from bus.messages import AlarmEvent, Event, RhythmEvent, SettingsEvent, StatusEvent, is_beat, unpack_event
+from bus.reading import count_each
 from bus.streams import START, Record
 
 READER: Final = "historian"
@@ -29,6 +30,8 @@ READER: Final = "historian"
 WAIT_S: Final = 0.5
 MAX_WAIT_S: Final = 30.0
 BATCH: Final = 500
+BATCH_MOST: Final = 4_000
+"""Events of all partitions in one go: what has come while the database was away is written in many."""
 BLOCK_MS: Final = 500
 CURSOR_S: Final = 5.0
 """Positions are kept at least this often where only beats came."""
@@ -154,6 +157,7 @@ class _Keeper:
         at = {partition: cursors.get(partition, START) for partition in partitions}
         self.written = dict(at)
         held = float("-inf")
+        count = count_each(BATCH_MOST, len(at), cap=BATCH)
         with contextlib.suppress(BusError):
             self._look(await self.bus.last(partitions))
         while not self.stop.is_set():
@@ -161,7 +165,7 @@ class _Keeper:
                 if hold is not None and time.monotonic() - held >= hold_s:
                     await self._hold(hold, self.written)
                     held = time.monotonic()
-                answer = await self.bus.read_events(at, count=BATCH, block_ms=BLOCK_MS)
+                answer = await self.bus.read_events(at, count=count, block_ms=BLOCK_MS)
             except BusError as error:
                 self.counters.bus_failures += 1
                 await self._pause(f"events can't be read: {error}")
@@ -173,6 +177,8 @@ class _Keeper:
             elif not await self._write(answer):
                 return
             at |= {partition: records[-1].position for partition, records in answer}
+            if any(len(records) == count for _, records in answer):
+                continue
             # A few entries of each partition in one go cost hardly more than one.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stop.wait(), GATHER_S)

@@ -37,6 +37,7 @@ from alerts.notify_senders import Sender, SendError
 from bus.clock import now_ms
 from bus.errors import BusError
 from bus.messages import DEFAULT_PARTITIONS, AlarmEvent, is_beat, unpack_event
+from bus.reading import count_each
 from bus.records import earlier
 from bus.streams import Record
 from bus.tasks import end
@@ -46,6 +47,8 @@ log = logging.getLogger("alerts.notifier")
 _Result = TypeVar("_Result")
 
 READ_COUNT: Final = 500
+READ_MOST: Final = 4_000
+"""Events of all partitions in one go."""
 BLOCK_MS: Final = 500
 BACK_MS: Final = 60_000
 """A notifier that starts for the first time looks back so far."""
@@ -173,9 +176,10 @@ class Notifier:
         wait = self._first_wait
         kept = float("-inf")
         moved: dict[int, str] = {}
+        count = count_each(READ_MOST, len(at), cap=READ_COUNT)
         while not self._stop.is_set():
             try:
-                answer = await self._bus.read_events(at, count=READ_COUNT, block_ms=BLOCK_MS)
+                answer = await self._bus.read_events(at, count=count, block_ms=BLOCK_MS)
                 wait = self._first_wait
             except BusError as error:
                 self.counters.failures += 1
@@ -193,6 +197,8 @@ class Notifier:
                 if alarms:
                     self._woken.set()
             at |= {partition: records[-1].position for partition, records in answer}
+            if any(len(records) == count for _, records in answer):
+                continue
             # A few entries of each partition in one go cost hardly more than one.
             await self._pause(GATHER_S)
 

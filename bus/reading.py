@@ -19,6 +19,29 @@ POLL_SHARE: Final = 8.0
 """The same as a multiple of the time that a look took: on a full machine those who wait leave it to those who work."""
 
 
+def count_each(most: int, partitions: int, *, cap: int) -> int:
+    """Share what is read in one go among partitions.
+
+    A reader that has fallen behind finds as much waiting in each of them as it may take: without a bound for all of
+    them together it would hold many times what it ever holds else.
+
+    Parameters
+    ----------
+    most : int
+        Entries of all partitions together.
+    partitions : int
+        How many are read.
+    cap : int
+        Most of one partition.
+
+    Returns
+    -------
+    int
+        The `count` to read with, at least 1.
+    """
+    return max(1, min(cap, most // max(1, partitions)))
+
+
 class Reading(Connection):
     """What readers of the streams ask."""
 

@@ -18,6 +18,7 @@ from bus.child import hold, make_folder
 from bus.clock import keeping_time, now_ms
 from bus.errors import BusError, ServerError
 from bus.messages import age_ms
+from bus.reading import count_each
 from bus.streams import Bus, Record, order
 from rhythmwatch.metrics import Figure, by_reason, exposing
 from rhythmwatch.record import Recording
@@ -34,8 +35,13 @@ WRITE_S: Final = 4.0
 """Readers see what is this old."""
 FLUSH_S: Final = 60.0
 """Files are synced and positions moved this often; a recorder that is killed repeats so much."""
-FLUSH_BYTES: Final = 32 << 20
+FLUSH_BYTES: Final = 8 << 20
+"""More is not kept waiting for the next write: a recorder that catches up is as small as one that is up to date."""
 READ_COUNT: Final = 1_000
+READ_MOST: Final = 500
+"""Entries of all partitions in one answer, some 6 MB: four times what 500 patients send from one look to the next."""
+EVENTS_MOST: Final = 8_000
+"""The same of events, 2 MB."""
 IDLE_MS: Final = 3_600_000
 """Files of a patient that has been silent for so long are closed; others may delete them then."""
 WAIT_S: Final = 0.5
@@ -137,7 +143,8 @@ class Recorder:
         newest_events = await self._bus.last(self._partitions, "events")
         for partition, newest in (await self._bus.last(self._partitions, "in")).items():
             self._gates[partition].note(newest, newest_events[partition])
-        entries = await self._bus.read(recording.entries(), count=READ_COUNT)
+        count = count_each(READ_MOST, len(self._partitions), cap=READ_COUNT)
+        entries = await self._bus.read(recording.entries(), count=count)
         if entries:
             read_ms = now_ms()
             self.behind_s = max(age_ms(records[-1].data, read_ms) for _, records in entries) / 1000
@@ -145,13 +152,16 @@ class Recorder:
         # An event is taken once the entries before it are: its beat lies in samples that must be known.
         until = {partition: self._gates[partition].until(taken) for partition, taken in recording.entries().items()}
         open_ = {partition: at for partition, at in recording.events().items() if order(at) < order(until[partition])}
+        count_events = count_each(EVENTS_MOST, len(self._partitions), cap=READ_COUNT)
         ready = [
             (partition, [record for record in records if order(record.position) <= order(until[partition])])
-            for partition, records in await self._bus.read_events(open_, count=READ_COUNT)
+            for partition, records in await self._bus.read_events(open_, count=count_events)
         ]
         await asyncio.to_thread(_take_events, recording, ready)
         self._well("bus")
-        return any(len(records) == READ_COUNT for _, records in (*entries, *ready))
+        return any(len(records) == count for _, records in entries) or any(
+            len(records) == count_events for _, records in ready
+        )
 
     async def _store(self, recording: Recording, *, for_good: bool = True) -> bool:
         """Write or flush, again and again while disk or database refuse; False if told to stop before it worked."""

@@ -15,6 +15,7 @@ from bus.errors import BusError, FencedError, RewoundError
 from bus.messages import DEFAULT_PARTITIONS, Inbound, age_ms, pack, unpack_inbound
 from bus.pace import rest_s
 from bus.pressure import Pressure
+from bus.reading import count_each
 from bus.streams import START, Bus, Commit, Position, Record
 from bus.tasks import end
 from rhythmwatch.checkpoint import CheckpointError, dump, restore, salvage
@@ -144,7 +145,7 @@ class Worker:
         """Fold again what lies between state and cursor; all partitions at once, as large batches cost less."""
         while behind:
             ranges = {partition: (after, self._cursors[partition]) for partition, after in behind.items()}
-            count = max(1, min(READ_COUNT, READ_MOST // len(ranges)))
+            count = count_each(READ_MOST, len(ranges), cap=READ_COUNT)
             batches = await self.bus.read_ranges(ranges, count=count)
             self._fold(batches)
             for partition, records in batches.items():
@@ -163,7 +164,7 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         while not stop.is_set() and self._cursors:
-            count = max(1, min(READ_COUNT, READ_MOST // len(self._cursors)))
+            count = count_each(READ_MOST, len(self._cursors), cap=READ_COUNT)
             try:
                 batches = await self.bus.read(self._cursors, count=count, block_ms=BLOCK_MS)
             except BusError as error:
