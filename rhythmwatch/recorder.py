@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -154,7 +155,7 @@ class Recorder:
         open_ = {partition: at for partition, at in recording.events().items() if order(at) < order(until[partition])}
         count_events = count_each(EVENTS_MOST, len(self._partitions), cap=READ_COUNT)
         ready = [
-            (partition, [record for record in records if order(record.position) <= order(until[partition])])
+            (partition, records[: bisect_right(records, order(until[partition]), key=_order_of)])
             for partition, records in await self._bus.read_events(open_, count=count_events)
         ]
         await asyncio.to_thread(_take_events, recording, ready)
@@ -222,6 +223,10 @@ def _take_events(recording: Recording, batches: Sequence[tuple[int, list[Record]
     for partition, records in batches:
         if records:
             recording.take_events(partition, records)
+
+
+def _order_of(record: Record) -> tuple[int, int]:
+    return order(record.position)
 
 
 def _always(patient: str, ms: int) -> bool:
