@@ -179,7 +179,7 @@ class Recording:
     @property
     def news(self) -> bool:
         """Whether something waits that readers can't find before the next `flush`: a new segment, a change of clock."""
-        return self._segments.news
+        return bool(self._new_rows) or self._segments.news
 
     def write(self) -> None:
         """Write samples and beats to their files, where readers find them; nothing counts as stored before `flush`.

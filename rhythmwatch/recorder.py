@@ -122,14 +122,17 @@ class Recorder:
             while not self._stop.is_set():
                 began = loop.time()
                 full = await self._round(recording)
-                if began >= due or recording.pending_bytes > FLUSH_BYTES:
-                    if began - flushed >= self._flush_s or recording.news:
+                is_due = began >= due
+                if is_due or recording.pending_bytes > FLUSH_BYTES:
+                    for_good = began - flushed >= self._flush_s or (is_due and recording.news)
+                    if for_good:
                         flushed = began
                     storing = loop.time()
-                    if not await self._store(recording, for_good=flushed == began):
+                    if not await self._store(recording, for_good=for_good):
                         return
-                    # Where disks are slow it still reads for half of its time, and does not fall ever further behind.
-                    due = loop.time() + max(self._write_s, loop.time() - storing)
+                    if is_due:
+                        # Where disks are slow it still reads for half of its time, not to fall behind for ever.
+                        due = loop.time() + max(self._write_s, loop.time() - storing)
                 if not full:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._stop.wait(), max(0.0, began + self._poll_s - loop.time()))

@@ -138,3 +138,15 @@ def test_of_an_older_state_nobody_is_forgotten_at_once() -> None:
     state.now_ms = T0 + FORGET_MS + 1
     assert list(state.forget()) == ["bed-1"]
     assert state.patients == {}
+
+
+def test_a_new_segment_is_news_until_it_is_stored(desk: Desk) -> None:
+    """Also where its samples were written before, as they are once many wait."""
+    desk.put([entry(frame) for frame in frames(samples(250, leads=1))])
+    assert desk.recording.news
+    desk.recording.write()
+    assert desk.recording.news
+    assert desk.archive.segments("bed-1") == []
+    desk.recording.flush()
+    assert not desk.recording.news
+    assert len(desk.archive.segments("bed-1")) == 1
