@@ -15,20 +15,17 @@ from bus.errors import BusError, FencedError, RewoundError
 from bus.messages import DEFAULT_PARTITIONS, Inbound, age_ms, pack, unpack_inbound
 from bus.pace import rest_s
 from bus.pressure import Pressure
-from bus.reading import count_each
 from bus.streams import START, Bus, Commit, Position, Record
 from bus.tasks import end
 from rhythmwatch.checkpoint import CheckpointError, dump, restore, salvage
 from rhythmwatch.metrics import Figure, by_reason, exposing
 from rhythmwatch.models import Models
 from rhythmwatch.pipeline import Output, Pipeline
+from rhythmwatch.portions import Portions
 from rhythmwatch.trimming import Trimming
 
 log = structlog.get_logger()
 
-READ_COUNT: Final = 200
-READ_MOST: Final = 2_000
-"""Entries of all partitions in one batch: a backlog of many patients must not silence the heartbeat for long."""
 LOADED: Final = 8
 """Checkpoints that are loaded at once: few answers to wait for, and no more in memory than is needed."""
 BLOCK_MS: Final = 500
@@ -99,6 +96,7 @@ class Worker:
         self._checkpointed: dict[int, float] = {}
         self._trimmed: dict[int, float] = {}
         self._trimming = Trimming(bus, self.pressure)
+        self._portions = Portions()
         self.lag_s = 0.0
         """Age of the newest entry of the batch last worked off."""
 
@@ -145,8 +143,8 @@ class Worker:
         """Fold again what lies between state and cursor; all partitions at once, as large batches cost less."""
         while behind:
             ranges = {partition: (after, self._cursors[partition]) for partition, after in behind.items()}
-            count = count_each(READ_MOST, len(ranges), cap=READ_COUNT)
-            batches = await self.bus.read_ranges(ranges, count=count)
+            count = self._portions.count(len(ranges))
+            batches, _ = self._portions.cut(await self.bus.read_ranges(ranges, count=count), count, len(ranges))
             self._fold(batches)
             for partition, records in batches.items():
                 if records:
@@ -164,19 +162,21 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         while not stop.is_set() and self._cursors:
-            count = count_each(READ_MOST, len(self._cursors), cap=READ_COUNT)
+            asked = len(self._cursors)
+            count = self._portions.count(asked)
             try:
-                batches = await self.bus.read(self._cursors, count=count, block_ms=BLOCK_MS)
+                answer = await self.bus.read(self._cursors, count=count, block_ms=BLOCK_MS)
             except BusError as error:
                 log.warning("bus can't be read, trying again", why=str(error))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), RETRY_S)
                 continue
-            if not batches:
+            if not answer:
                 continue
+            batches, more = self._portions.cut(dict(answer), count, asked)
             began = loop.time()
-            await self._store(dict(batches), stop)
-            if all(len(records) < count for _, records in batches):
+            await self._store(batches, stop)
+            if not more:
                 await asyncio.sleep(rest_s(loop.time() - began, PACE_SHARE, PACE_S))
 
     async def _store(self, batches: dict[int, list[Record]], stop: asyncio.Event) -> None:

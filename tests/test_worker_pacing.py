@@ -21,6 +21,7 @@ from bus.messages import Inbound, pack_inbound
 from bus.server import embedded
 from bus.streams import Bus, Commit, Position, Record
 from bus.tasks import end
+from rhythmwatch import portions
 from rhythmwatch import worker as module
 from rhythmwatch.worker import Worker
 
@@ -29,8 +30,8 @@ pytestmark = pytest.mark.timeout(300)
 DEADLINE_S = 120.0
 HOURS_S = 10_000.0
 """A pace at which nothing that has to wait comes to its turn in a test."""
-MANY = 100_000
-"""Entries that no read gives, so that none is taken for a part of a backlog."""
+MANY = 100_000_000
+"""Entries and bytes that no read gives, so that none is taken for a part of a backlog."""
 
 
 class Watched(Bus):
@@ -120,7 +121,7 @@ async def test_an_entry_after_a_pause_is_worked_off_at_once(bus: Watched, monkey
 async def test_a_backlog_is_worked_off_without_a_pause(bus: Watched, monkeypatch: pytest.MonkeyPatch):
     """A read that gives as much as it may is followed by the next one at once, until one gives less."""
     monkeypatch.setattr(module, "PACE_S", (HOURS_S, HOURS_S))
-    monkeypatch.setattr(module, "READ_COUNT", 20)
+    monkeypatch.setattr(portions, "READ_COUNT", 20)
     await bus.append_in(entries()[:70])
     async with working(bus):
         await until(lambda: len(bus.committed) == 4)
@@ -128,6 +129,25 @@ async def test_a_backlog_is_worked_off_without_a_pause(bus: Watched, monkeypatch
             await bus.ping()
         assert not bus.waiting
     assert bus.batches == [20, 20, 20, 10]
+
+
+async def test_long_frames_are_folded_few_at_a_time(bus: Watched):
+    """Frames of 80 s, as a device may send them: 200 of them, a read by number, silenced a worker for half a minute."""
+    record = stories.recording("sinus:1600,hr=80", 1600)
+    sent = [(0, pack_inbound(stories.frame_entry(frame))) for frame in stories.frames(record, "a", 80.0)]
+    assert len(sent) == 20
+    await bus.append_in(sent)
+    last = (await bus.last([0], "in"))[0]
+    async with working(bus):
+        await until(lambda: len(bus.committed) == len(sent))
+        assert (await bus.stats([0]))[0].position == last
+    assert max(bus.batches[1:]) == 1
+
+
+def take_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a read give all there is, and a batch hold it."""
+    for bound in ("READ_COUNT", "READ_MOST", "PART_BYTES", "FOLD_BYTES"):
+        monkeypatch.setattr(portions, bound, MANY)
 
 
 async def load(bus: Watched, reads: int) -> float:
@@ -146,8 +166,7 @@ async def load(bus: Watched, reads: int) -> float:
 
 async def test_under_load_a_read_serves_many_entries(bus: Watched, monkeypatch: pytest.MonkeyPatch):
     """The same load in fewer, larger batches than without a pace."""
-    monkeypatch.setattr(module, "READ_COUNT", MANY)
-    monkeypatch.setattr(module, "READ_MOST", MANY)
+    take_all(monkeypatch)
     monkeypatch.setattr(module, "PACE_S", (0.0, 0.0))
     async with working(bus):
         unpaced = await load(bus, 20)
@@ -160,8 +179,7 @@ async def test_under_load_a_read_serves_many_entries(bus: Watched, monkeypatch: 
 async def test_reads_are_the_wider_apart_the_longer_a_batch_takes(bus: Watched, monkeypatch: pytest.MonkeyPatch):
     """From one read to the next it takes a multiple of what the batch took, of which storing it is the least part."""
     share, most = 100.0, 0.5
-    monkeypatch.setattr(module, "READ_COUNT", MANY)
-    monkeypatch.setattr(module, "READ_MOST", MANY)
+    take_all(monkeypatch)
     monkeypatch.setattr(module, "PACE_S", (0.0, most))
     monkeypatch.setattr(module, "PACE_SHARE", share)
     async with working(bus):
