@@ -22,7 +22,7 @@ from alerts.store import Batch, Store
 from bus.ages import Ages
 from bus.errors import BusError
 from bus.messages import AlarmEvent, Event, RhythmEvent, SettingsEvent, StatusEvent, is_beat, unpack_event
-from bus.reading import count_each
+from bus.reading import count_each, may_be_more
 from bus.streams import START, Record
 
 READER: Final = "historian"
@@ -177,7 +177,7 @@ class _Keeper:
             elif not await self._write(answer):
                 return
             at |= {partition: records[-1].position for partition, records in answer}
-            if any(len(records) == count for _, records in answer):
+            if may_be_more(answer, count):
                 continue
             # A few entries of each partition in one go cost hardly more than one.
             with contextlib.suppress(TimeoutError):

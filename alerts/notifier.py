@@ -37,7 +37,7 @@ from alerts.notify_senders import Sender, SendError
 from bus.clock import now_ms
 from bus.errors import BusError
 from bus.messages import DEFAULT_PARTITIONS, AlarmEvent, is_beat, unpack_event
-from bus.reading import count_each
+from bus.reading import count_each, may_be_more
 from bus.records import earlier
 from bus.streams import Record
 from bus.tasks import end
@@ -197,7 +197,7 @@ class Notifier:
                 if alarms:
                     self._woken.set()
             at |= {partition: records[-1].position for partition, records in answer}
-            if any(len(records) == count for _, records in answer):
+            if may_be_more(answer, count):
                 continue
             # A few entries of each partition in one go cost hardly more than one.
             await self._pause(GATHER_S)

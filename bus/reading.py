@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from redis.asyncio import RedisCluster
@@ -40,6 +40,11 @@ def count_each(most: int, partitions: int, *, cap: int) -> int:
         The `count` to read with, at least 1.
     """
     return max(1, min(cap, most // max(1, partitions)))
+
+
+def may_be_more(answer: Iterable[tuple[int, Sequence[Record]]], count: int) -> bool:
+    """Whether a partition gave as many entries as were asked for, so that more may wait there."""
+    return any(len(records) == count for _, records in answer)
 
 
 class Reading(Connection):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from bus.reading import count_each
+from bus.reading import count_each, may_be_more
 from bus.streams import Record
 
 READ_COUNT: Final = 200
@@ -57,8 +57,8 @@ class Portions:
         if sizes:
             self._typical = max(1.0, sum(sizes) / len(sizes))
         kept = {partition: _within(records, _share(partitions)) for partition, records in batches.items()}
-        more = any(len(records) == count or len(records) > len(kept[at]) for at, records in batches.items())
-        return kept, more
+        left = any(len(records) > len(kept[partition]) for partition, records in batches.items())
+        return kept, left or may_be_more(batches.items(), count)
 
 
 def _share(partitions: int) -> int:

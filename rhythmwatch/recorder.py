@@ -19,7 +19,7 @@ from bus.child import hold, make_folder
 from bus.clock import keeping_time, now_ms
 from bus.errors import BusError, ServerError
 from bus.messages import age_ms
-from bus.reading import count_each
+from bus.reading import count_each, may_be_more
 from bus.streams import Bus, Record, order
 from rhythmwatch.metrics import Figure, by_reason, exposing
 from rhythmwatch.record import Recording
@@ -163,9 +163,7 @@ class Recorder:
         ]
         await asyncio.to_thread(_take_events, recording, ready)
         self._well("bus")
-        return any(len(records) == count for _, records in entries) or any(
-            len(records) == count_events for _, records in ready
-        )
+        return may_be_more(entries, count) or may_be_more(ready, count_events)
 
     async def _store(self, recording: Recording, *, for_good: bool = True) -> bool:
         """Write or flush, again and again while disk or database refuse; False if told to stop before it worked."""
