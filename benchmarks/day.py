@@ -38,6 +38,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Final
 
@@ -243,7 +244,7 @@ async def day(
     """
     seconds = round(hours * HOUR_S)
     sources = [
-        Shortened(_framed(source, frame_s), round(seconds / frame_s)) for source in load_sources(data, 0, patients)
+        Shortened(_framed(source, frame_s), ceil(seconds / frame_s)) for source in load_sources(data, 0, patients)
     ]
     admit_played(f"sqlite:///{folder / 'history.db'}", [source.device for source in sources])
     station = Station(state=folder, host="127.0.0.1", port=0, workers=workers)
