@@ -25,6 +25,13 @@ GARBAGE: Final = 25_000
 TIDY_S: Final = 60.0
 """Longest that young cycles wait: a process with little to do would gather them for hours. And longest that memory is
 kept which a moment with much to do took: the allocator holds what is free between blocks in use, unless it is asked."""
+TIDY_BEHIND_S: Final = 10.0
+"""The same where nobody waits for what takes some tens of milliseconds."""
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+_KEPT_FREE: Final = 1 << 20
+"""Bytes that are given back at once when they are free at the end of the heap, or in one block."""
 
 
 def die_with_parent() -> None:
@@ -63,11 +70,28 @@ def configure_logs(process: str, *, json_lines: bool | None = None, level: str =
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 
-async def _tidy() -> None:
-    # Of glibc; other allocators give back by themselves.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+def _keep_little() -> None:
+    """Hold the allocator's limits where they are, and all threads to one heap.
+
+    What glibc keeps free follows the largest block that was ever given back, up to 64 MB a heap (mallopt(3), on
+    ``M_MMAP_THRESHOLD``), and each thread may have a heap: a process would be as large as its largest answer asks.
+    """
+    set_limit = _of_glibc("mallopt")
+    if set_limit is not None:
+        set_limit(_M_MMAP_THRESHOLD, _KEPT_FREE)
+        set_limit(_M_TRIM_THRESHOLD, _KEPT_FREE)
+        set_limit(_M_ARENA_MAX, 1)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    """Give a function of glibc's allocator; other allocators give back by themselves."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+
+
+async def _tidy(every_s: float) -> None:
+    trim = _of_glibc("malloc_trim")
     while True:
-        await asyncio.sleep(TIDY_S)
+        await asyncio.sleep(every_s)
         gc.collect(1)
         if trim is not None:
             trim(0)
@@ -99,11 +123,13 @@ def run_until_stopped(
     main : callable
         Gets an event that is set by SIGINT or SIGTERM; it must return soon after that.
     behind : bool
-        Nobody waits for what it does as for an alarm, so that where cores are short others go first.
+        Nobody waits for what it does as for an alarm, so that where cores are short others go first, and it takes the
+        time to give back memory more often.
     """
     if behind:
         with contextlib.suppress(OSError):
             os.nice(NICE_BEHIND)
+        _keep_little()
     configure_logs(name, level=os.environ.get("RHYTHMWATCH_LOG_LEVEL", "info"))
 
     # What the imports made lives as long as the process: no collection need look at it. Nearly all garbage is freed
@@ -116,7 +142,10 @@ def run_until_stopped(
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signum, stop.set)
-        beside = [asyncio.create_task(_beat(), name="heartbeat"), asyncio.create_task(_tidy(), name="tidy")]
+        beside = [
+            asyncio.create_task(_beat(), name="heartbeat"),
+            asyncio.create_task(_tidy(TIDY_BEHIND_S if behind else TIDY_S), name="tidy"),
+        ]
         try:
             await main(stop)
         finally:

@@ -77,3 +77,50 @@ def test_memory_of_a_busy_moment_is_given_back(tidy_s: str, told: str) -> None:
         capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "TIDY_S": tidy_s},
     )  # fmt: skip
     assert done.stdout.strip() == told, done.stderr
+
+
+HEAPS = """
+import ctypes, os, threading
+from rhythmwatch import process
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+async def main(stop):
+    # glibc takes what it gave back last as the measure of what to keep.
+    bytearray(b"1" * (24 << 20))
+    before = resident()
+    blocks = [bytearray(b"1" * (1 << 20)) for _ in range(30)]
+    del blocks
+    print("kept" if resident() - before > 15 << 20 else "given back", flush=True)
+
+    together = threading.Barrier(3)
+
+    def take():
+        together.wait()
+        blocks = [bytearray(2000) for _ in range(1000)]
+        together.wait()
+        del blocks
+
+    threads = [threading.Thread(target=take) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ctypes.CDLL(None).malloc_stats()
+
+process.run_until_stopped("test", main, behind=BEHIND)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="an allocator that has no such limits")
+@pytest.mark.parametrize(("behind", "told", "one_heap"), [(True, "given back", True), (False, "kept", False)])
+def test_a_process_behind_keeps_no_more_free_the_more_it_once_had(behind: bool, told: str, one_heap: bool) -> None:
+    """Else the recorder grows for hours: what is kept free follows the largest block, and each thread has a heap."""
+    done = subprocess.run(
+        [sys.executable, "-c", HEAPS.replace("BEHIND", str(behind))],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == told, done.stderr
+    assert (done.stderr.count("Arena ") == 1) is one_heap, done.stderr
