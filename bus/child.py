@@ -7,10 +7,11 @@ import contextlib
 import ctypes
 import fcntl
 import logging
+import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +33,9 @@ def _die_with_parent() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-async def spawn(command: Sequence[str], *, folder: Path, output: Path) -> asyncio.subprocess.Process:
+async def spawn(
+    command: Sequence[str], *, folder: Path, output: Path, environment: Mapping[str, str] | None = None
+) -> asyncio.subprocess.Process:
     """Start a server in a session of its own (Ctrl-C reaches us alone) that dies with us.
 
     Parameters
@@ -43,6 +46,8 @@ async def spawn(command: Sequence[str], *, folder: Path, output: Path) -> asynci
         Its working directory.
     output : Path
         File that what it prints is appended to.
+    environment : mapping of str to str, optional
+        Variables that it gets beside our own.
 
     Raises
     ------
@@ -54,6 +59,7 @@ async def spawn(command: Sequence[str], *, folder: Path, output: Path) -> asynci
             return await asyncio.create_subprocess_exec(
                 *command,
                 cwd=folder,
+                env={**os.environ, **(environment or {})},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,

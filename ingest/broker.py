@@ -31,6 +31,9 @@ from ingest.accounts import FLEET, GATE, OWN, SERVICE, acl_file, dynamic_securit
 START_S: Final = 10.0
 MAX_PACKET: Final = 4 << 20
 """Bytes; above what a codec takes, so that an oversized frame is counted by us and not lost in silence."""
+ALLOCATOR: Final = {"MALLOC_MMAP_THRESHOLD_": str(16 << 10)}
+"""Variables of glibc: blocks above 16 kB are given back as soon as they are free. Mosquitto does not ask the allocator
+for that, and would be as large for ever as the longest queue of stored data or of long frames that it ever had."""
 PLUGIN: Final = "mosquitto_dynamic_security.so"
 _PLUGIN_FOLDERS: Final = ("/usr/lib/*", "/usr/lib", "/usr/local/lib", "/opt/homebrew/lib")
 _ATTEMPTS: Final = 3
@@ -203,7 +206,7 @@ class _EndedError(ServerError):
 
 
 async def _start(command: Sequence[str], broker: Broker, log: Path, start_s: float) -> asyncio.subprocess.Process:
-    process = await spawn(command, folder=_ROOT, output=log)
+    process = await spawn(command, folder=_ROOT, output=log, environment=ALLOCATOR)
     try:
         if await _until_up(process, broker, log, start_s):
             return process

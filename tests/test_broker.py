@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import platform
 import signal
 import socket
 import stat
@@ -94,6 +95,35 @@ async def test_the_session_of_an_absent_subscriber_is_kept(tmp_path: Path, engin
             await device.publish("rw/v1/bed-7/ecg", b"waits", qos=1)
         async with client(broker, broker.username, broker.password, **options) as reader, asyncio.timeout(DEADLINE_S):
             assert (await anext(aiter(reader.messages))).payload == b"waits"
+
+
+@pytest.mark.services
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+async def test_a_queue_that_was_read_is_given_back(tmp_path: Path):
+    """The broker is not as large for ever as what it once had to keep for a reader that was away."""
+    properties = Properties(PacketTypes.CONNECT)
+    properties.SessionExpiryInterval = 60
+    options: dict[str, Any] = {"identifier": "reader", "clean_start": False, "properties": properties}
+    count, frame = 500, bytes(40_000)
+    async with embedded_broker(tmp_path, engine="mosquitto") as broker:
+        async with client(broker, broker.username, broker.password, **options) as reader:
+            await reader.subscribe("rw/v1/+/ecg", qos=1)
+        empty = resident(broker.pid)
+        async with client(broker, broker.device_username, broker.device_password) as device:
+            for _ in range(count):
+                await device.publish("rw/v1/bed-7/ecg", frame, qos=1)
+        assert resident(broker.pid) - empty > count * len(frame) * 0.9
+        async with client(broker, broker.username, broker.password, **options) as reader, asyncio.timeout(DEADLINE_S):
+            messages = aiter(reader.messages)
+            for _ in range(count):
+                await anext(messages)
+            while resident(broker.pid) - empty > count * len(frame) * 0.2:
+                await asyncio.sleep(0.05)
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
